@@ -1,0 +1,50 @@
+/** Random tests that say how to repeat them. Environment: RUNS (cases a property), SEED, REPLAY (one failing case). */
+import { test } from 'node:test';
+import fc from 'fast-check';
+
+const RUNS = Number(process.env.RUNS ?? 200);
+const SEED = Number(process.env.SEED ?? (Date.now() ^ (process.pid << 8)) | 0);
+
+export interface PropertyOptions<T> {
+  /** Cases that once failed, tried first. */
+  readonly examples?: readonly T[];
+  /** A slow property runs this share of RUNS (default 1). */
+  readonly share?: number;
+}
+
+/**
+ * A test that `check` throws for no value of `arbitrary`. `check` calls `reach` with the hostile places that a value
+ * came to; `places` lists those that must each be reached at least once in a run.
+ */
+export function property<T>(
+  name: string,
+  arbitrary: fc.Arbitrary<T>,
+  check: (value: T, reach: (place: string) => void) => void,
+  places: readonly string[] = [],
+  options: PropertyOptions<T> = {},
+): void {
+  test(name, t => {
+    const reached = new Map(places.map(place => [place, 0]));
+    const reach = (place: string) => reached.set(place, (reached.get(place) ?? 0) + 1);
+    const replayed = process.env.REPLAY;
+    const result = fc.check(
+      fc.property(arbitrary, value => check(value, reach)),
+      {
+        seed: SEED,
+        numRuns: Math.max(50, Math.ceil(RUNS * (options.share ?? 1))),
+        examples: (options.examples ?? []).map(example => [example] as [T]),
+        ...(replayed === undefined ? {} : { path: replayed, endOnFailure: true }),
+      },
+    );
+    const counts = [...reached].map(([place, count]) => `${place} ${count}`).join(', ');
+    t.diagnostic(`seed ${result.seed}, ${result.numRuns} cases${counts && `; reached: ${counts}`}`);
+    if (result.failed) {
+      const replay = `ONLY='^${name.replace(/[^\w ]/g, '.')}$' SEED=${result.seed} REPLAY=${result.counterexamplePath} npm test`;
+      throw new Error(`${fc.defaultReportMessage(result)}\n\nReplay: ${replay}`, { cause: result.errorInstance });
+    }
+    const missed = [...reached].filter(([, count]) => count === 0).map(([place]) => place);
+    if (missed.length > 0 && replayed === undefined) {
+      throw new Error(`no case reached: ${missed.join(', ')} (seed ${result.seed}, ${result.numRuns} cases)`);
+    }
+  });
+}
