@@ -1,0 +1,1 @@
+export { linear_f32 } from './linear';
