@@ -1,1 +1,2 @@
+export { linear } from './linear.js';
 export * from './types.js';
