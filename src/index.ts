@@ -1,1 +1,3 @@
+export { type Activation, activations, sigmoid } from './activations.js';
+export { erf, erfc } from './erf.js';
 export * from './types.js';
