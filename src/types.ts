@@ -40,6 +40,8 @@ export type RouterName = 'threshold' | 'dense' | 'topk' | 'switch' | 'hash' | 'b
 export type ActivationName = 'relu' | 'gelu' | 'gelu_tanh' | 'silu' | 'swiglu' | 'geglu';
 
 export interface Config {
+  /** E, not counting a skip expert. */
+  readonly numExperts: number;
   readonly router: RouterName;
   /** τ, the probability mass to reach. Router `threshold` needs it; the others ignore it. */
   readonly threshold?: number;

@@ -1,0 +1,53 @@
+/** The checks that every door is made of: an error says which argument, what was expected, and what came. */
+
+/** An integer from `min` to `max`. */
+export function integer(name: string, value: unknown, min: number, max: number): number {
+  const expected = min === max ? `${min}` : `an integer from ${min} to ${max}`;
+  if (typeof value !== 'number') throw unexpected(TypeError, name, expected, show(value));
+  if (!Number.isInteger(value) || value < min || value > max) throw unexpected(RangeError, name, expected, show(value));
+  return value;
+}
+
+export function checkBytes(name: string, value: unknown): void {
+  if (!(value instanceof Uint8Array)) throw unexpected(TypeError, name, 'a Uint8Array', show(value));
+}
+
+export interface Bounds {
+  readonly above?: number;
+  readonly min?: number;
+  readonly max?: number;
+}
+
+/** A finite number within the bounds given. */
+export function finite(name: string, value: unknown, bounds: Bounds = {}): number {
+  const { above = Number.NEGATIVE_INFINITY, min = Number.NEGATIVE_INFINITY, max = Number.POSITIVE_INFINITY } = bounds;
+  const range = Object.entries(bounds).map(([bound, limit]) => `${BOUND_WORDS[bound as keyof Bounds]} ${limit}`);
+  const expected = ['a finite number', range.join(' and ')].filter(Boolean).join(' ');
+  if (typeof value !== 'number') throw unexpected(TypeError, name, expected, show(value));
+  if (!(Number.isFinite(value) && value > above && value >= min && value <= max)) {
+    throw unexpected(RangeError, name, expected, show(value));
+  }
+  return value;
+}
+
+const BOUND_WORDS = { above: 'above', min: 'of at least', max: 'of at most' };
+
+/** One of the listed values. */
+export function oneOf<T extends string | boolean>(name: string, value: unknown, allowed: readonly T[]): T {
+  const found = allowed.find(candidate => candidate === value);
+  if (found !== undefined) return found;
+  const kind = allowed.some(candidate => typeof candidate === typeof value) ? RangeError : TypeError;
+  throw unexpected(kind, name, allowed.map(candidate => JSON.stringify(candidate)).join(' or '), show(value));
+}
+
+export function unexpected(kind: ErrorConstructor, name: string, expected: string, got: string): Error {
+  return new kind(`"${name}" expected ${expected}, got ${got}`);
+}
+
+/** A value in one short line, whatever it is; it may come from a hostile file. */
+export function show(value: unknown): string {
+  if (value === undefined) return 'none';
+  if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}…` : value);
+  if (Array.isArray(value)) return `a list of ${value.length}`;
+  return typeof value === 'object' && value !== null ? 'an object' : String(value);
+}
