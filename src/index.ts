@@ -5,6 +5,7 @@ export { combine, combineBackward } from './combine.js';
 export { countPerExpert, dispatch, dispatchBackward, planOf } from './dispatch.js';
 export { erf, erfc } from './erf.js';
 export { runExperts, runExpertsBackward } from './experts.js';
+export { referenceF32 } from './float32.js';
 export { linear } from './linear.js';
 export { loadBalancingLoss, loadBalancingLossBackward } from './loss.js';
 export * from './margins.js';
