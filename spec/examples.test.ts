@@ -174,15 +174,12 @@ test('D11 capacity rounds up, and is at most the tokens there are', () => {
   assert.equal(capacityOf(3, 0.1, 4, 8), 3);
 });
 
+/** Four tokens that want expert 0, at rank 1, 0, 0 and 0; it takes two. */
+const crowd = routingOf([0.45, 0.55], [0.3, 0.2], [0.4, 0.2], [0.3, 0.2]);
+const crowded = { ...base, threshold: 0.6, capacityFactor: 1, minCapacity: 0 };
+
 test('D12 rank first, then probability, then the lower token', () => {
-  const probs = [
-    [0.45, 0.55],
-    [0.3, 0.2],
-    [0.4, 0.2],
-    [0.3, 0.2],
-  ];
-  const config = { ...base, threshold: 0.6, capacityFactor: 1, minCapacity: 0 };
-  const { selection, kept, capacity, tokenIndex, expertOffsets } = dispatch(routingOf(...probs), {}, config);
+  const { selection, kept, capacity, tokenIndex, expertOffsets } = dispatch(crowd, {}, crowded);
   assert.equal(capacity, 2);
   assert.deepEqual(chosen(selection).slice(0, 2), [
     [1, 0],
@@ -391,16 +388,8 @@ test('M2 order margins of the first choice and of the selected set', () => {
 });
 
 test('M3 the capacity margin of a tie is 0', () => {
-  const probs = [
-    [0.45, 0.55],
-    [0.3, 0.2],
-    [0.4, 0.2],
-    [0.3, 0.2],
-  ];
-  const config = { ...base, threshold: 0.6, capacityFactor: 1, minCapacity: 0 };
-  const routing = routingOf(...probs);
-  const margins = marginsOf(routing, dispatch(routing, {}, config), config).filter(m => m.kind === 'capacity');
-  const ofExpert0 = margins.filter(({ expert }) => expert === 0);
+  const margins = marginsOf(crowd, dispatch(crowd, {}, crowded), crowded);
+  const ofExpert0 = margins.filter(({ kind, expert }) => kind === 'capacity' && expert === 0);
   assert.deepEqual(ofExpert0, [{ kind: 'capacity', token: 1, droppedToken: 3, rank: 0, expert: 0, value: 0 }]);
 });
 

@@ -40,7 +40,7 @@ export function property<T>(
     t.diagnostic(`seed ${result.seed}, ${result.numRuns} cases${counts && `; reached: ${counts}`}`);
     if (result.failed) {
       const replay = `ONLY='^${name.replace(/[^\w ]/g, '.')}$' SEED=${result.seed} REPLAY=${result.counterexamplePath} npm test`;
-      throw new Error(`${fc.defaultReportMessage(result)}\n\nReplay: ${replay}`, { cause: result.errorInstance });
+      throw new Error(`${fc.defaultReportMessage(result)}\n\n${result.errorInstance}\n\nReplay: ${replay}`);
     }
     const missed = [...reached].filter(([, count]) => count === 0).map(([place]) => place);
     if (missed.length > 0 && replayed === undefined) {

@@ -7,7 +7,7 @@ import { reference } from '../moe.js';
 import { selectionOf } from '../selection/selection.js';
 import { selectExceed, selectThreshold, selectWithin } from '../selection/threshold.js';
 import type { Backend, DispatchPlan, Matrix, Routing, Selection, Trace } from '../types.js';
-import type { StageReport } from './compare.js';
+import type { StageReport } from './report.js';
 
 /** A plan of the recorded decisions, weighted by the given routing; what was not recorded is taken from `own`. */
 export function planOfRecorded(
