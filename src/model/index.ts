@@ -1,0 +1,8 @@
+/** The `xmoe/model` door. */
+export type { ModelConfig } from './config.js';
+export { attend, denseFfn, layerNorm } from './layers.js';
+export { loadModel } from './load.js';
+export { nextUint32, nextUniform, randomState } from './random.js';
+export { decoder, encode } from './tokenizer.js';
+export { type Cache, emptyCache, type Run, type RunOptions, run } from './transformer.js';
+export type { Attention, DenseFfn, Layer, LayerNorm, Linear, Model } from './types.js';
