@@ -1,5 +1,6 @@
 /** The `xmoe/model` door. */
 export type { ModelConfig } from './config.js';
+export { type EvaluateOptions, type Evaluation, evaluate, type TokenFacts, type WindowFacts } from './evaluate.js';
 export { attend, denseFfn, layerNorm } from './layers.js';
 export { loadModel } from './load.js';
 export { nextUint32, nextUniform, randomState } from './random.js';
