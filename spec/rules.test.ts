@@ -10,7 +10,7 @@ const namedByTests = new Set(
   readdirSync(spec)
     .filter(name => name.endsWith('.test.ts'))
     .flatMap(name => [
-      ...readFileSync(new URL(name, spec), 'utf8').matchAll(/\b(?:test|property)\(\s*['"`]([A-Z]\d+)\b/g),
+      ...readFileSync(new URL(name, spec), 'utf8').matchAll(/\b(?:test|property)\(\s*['"`]([RDECLGMS]\d+)\b/g),
     ])
     .map(match => match[1]),
 );

@@ -49,10 +49,11 @@ function tile(xs: Floats, ws: Floats, ys: Floats, i: number, j: number, m: numbe
     s20 += a2 * b0; s21 += a2 * b1; s22 += a2 * b2; s23 += a2 * b3;
     s30 += a3 * b0; s31 += a3 * b1; s32 += a3 * b2; s33 += a3 * b3;
   }
-  ys.set([s00, s01, s02, s03], i * m + j);
-  ys.set([s10, s11, s12, s13], (i + 1) * m + j);
-  ys.set([s20, s21, s22, s23], (i + 2) * m + j);
-  ys.set([s30, s31, s32, s33], (i + 3) * m + j);
+  let y = i * m + j;
+  ys[y] = s00; ys[y + 1] = s01; ys[y + 2] = s02; ys[y + 3] = s03; y += m;
+  ys[y] = s10; ys[y + 1] = s11; ys[y + 2] = s12; ys[y + 3] = s13; y += m;
+  ys[y] = s20; ys[y + 1] = s21; ys[y + 2] = s22; ys[y + 3] = s23; y += m;
+  ys[y] = s30; ys[y + 1] = s31; ys[y + 2] = s32; ys[y + 3] = s33;
 }
 
 /** The gradient for x of y = x wᵀ: gradY w. Shapes gradY [n, m], w [m, k] -> [n, k]. */

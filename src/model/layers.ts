@@ -42,44 +42,40 @@ function normalise(x: Floats, y: Floats, weight: Floats, bias: Floats, eps: numb
  */
 export function attend(q: Matrix, keys: Matrix, values: Matrix, numHeads: number): Matrix {
   const y = zeros(q.rows, q.cols);
-  const numBefore = keys.rows - q.rows;
   const width = q.cols / numHeads;
-  const probs = new Float64Array(keys.rows);
-  for (let i = 0; i < q.rows; i++) {
-    const visible = probs.subarray(0, numBefore + i + 1);
-    for (let first = 0; first < q.cols; first += width) {
-      attentionProbs(row(q, i), keys, first, width, visible);
-      weightedSum(visible, values, first, width, row(y, i));
-    }
+  for (let first = 0; first < q.cols; first += width) {
+    const probs = linear(columns(q, first, width), columns(keys, first, width));
+    for (let i = 0; i < q.rows; i++) causalSoftmax(row(probs, i), keys.rows - q.rows + i + 1, 1 / Math.sqrt(width));
+    const head = linear(probs, transposed(columns(values, first, width)));
+    for (let i = 0; i < q.rows; i++) row(y, i).set(row(head, i), first);
   }
   return y;
 }
 
-/** probs[j] = softmax_j of ⟨q, keys[j]⟩ / √width, over columns `first` up to `first + width`. */
-function attentionProbs(q: Floats, keys: Matrix, first: number, width: number, probs: Float64Array): void {
-  const { data, cols } = keys;
-  const scale = 1 / Math.sqrt(width);
+/** In place: the first `numVisible` scores become their softmax, scaled; the rest, tokens yet to come, 0. */
+function causalSoftmax(scores: Floats, numVisible: number, scale: number): void {
   let max = Number.NEGATIVE_INFINITY;
-  for (let j = 0; j < probs.length; j++) {
-    let dot = 0;
-    for (let c = first; c < first + width; c++) dot += q[c] * data[j * cols + c];
-    probs[j] = dot * scale;
-    max = Math.max(max, probs[j]);
-  }
+  for (let j = 0; j < numVisible; j++) max = Math.max(max, scores[j] * scale);
   let sum = 0;
-  for (let j = 0; j < probs.length; j++) {
-    probs[j] = Math.exp(probs[j] - max);
-    sum += probs[j];
+  for (let j = 0; j < numVisible; j++) {
+    scores[j] = Math.exp(scores[j] * scale - max);
+    sum += scores[j];
   }
-  for (let j = 0; j < probs.length; j++) probs[j] /= sum;
+  for (let j = 0; j < numVisible; j++) scores[j] /= sum;
+  scores.fill(0, numVisible);
 }
 
-/** y += Σ_j probs[j] · values[j], on columns `first` up to `first + width`. */
-function weightedSum(probs: Float64Array, values: Matrix, first: number, width: number, y: Floats): void {
-  const { data, cols } = values;
-  for (let j = 0; j < probs.length; j++) {
-    for (let c = first; c < first + width; c++) y[c] += probs[j] * data[j * cols + c];
-  }
+/** Columns `first` up to `first + width`, copied. */
+function columns(a: Matrix, first: number, width: number): Matrix {
+  const copy = zeros(a.rows, width);
+  for (let i = 0; i < a.rows; i++) row(copy, i).set(row(a, i).subarray(first, first + width));
+  return copy;
+}
+
+function transposed(a: Matrix): Matrix {
+  const copy = zeros(a.cols, a.rows);
+  for (let i = 0; i < a.rows; i++) for (let j = 0; j < a.cols; j++) copy.data[j * a.rows + i] = a.data[i * a.cols + j];
+  return copy;
 }
 
 /** The FFN of a layer without experts, gated when it has a gate. Shapes x [n, d] -> y [n, d]. */

@@ -1,0 +1,213 @@
+/** The command line as a user types it: what it prints, where, and its exit status. */
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { readLayerCase, writeLayerCase } from 'xmoe/layer-case';
+import { readSafetensors, toFloat64 } from 'xmoe/safetensors';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), 'xmoe-'));
+const MAIN = 'dist/cli/main.js';
+const MODEL = 'models/xmoe-gpt.safetensors';
+const TEXT = 'models/text/sotu.txt';
+const recording = (name: string) => `spec/recordings/${name}.safetensors`;
+
+function xmoe(...args: string[]) {
+  const { NO_COLOR, FORCE_COLOR, ...env } = process.env;
+  const { status, stdout, stderr } = spawnSync(process.execPath, [MAIN, ...args], { cwd: root, encoding: 'utf8', env });
+  return { status, stdout, stderr };
+}
+
+/** A file of the test's own. */
+function file(name: string, bytes: Uint8Array): string {
+  writeFileSync(join(folder, name), bytes);
+  return join(folder, name);
+}
+
+test('--help, and each command’s, print what there is to know', () => {
+  const { status, stdout } = xmoe('--help');
+  assert.equal(status, 0);
+  for (const command of ['layer', 'eval', 'generate', 'show']) {
+    assert.match(stdout, new RegExp(`^  ${command} `, 'm'));
+    const help = xmoe(command, '--help');
+    assert.equal(help.status, 0);
+    assert.match(help.stdout, new RegExp(`^xmoe ${command} .*\n\n[^]*--backend[^]*Exit status`));
+  }
+});
+
+test('layer agrees with a recorded case, stage by stage', () => {
+  const { status, stdout, stderr } = xmoe('layer', recording('capacity-tight'), '--backend', 'reference', '--grad');
+  assert.equal(stderr, '');
+  assert.equal(status, 0);
+  for (const stage of ['logits', 'selected', 'kept', 'y', 'loss', 'grad.x', 'grad.experts.down_proj_bias']) {
+    assert.match(stdout, new RegExp(`^  ${stage.replaceAll('.', '\\.')} .* agree$`, 'm'));
+  }
+  assert.match(stdout, /^agree: 14 stages$/m);
+});
+
+test('layer without --grad says that it left the gradients out', () => {
+  const { status, stdout } = xmoe('layer', recording('odd-sizes'));
+  assert.equal(status, 0);
+  assert.match(stdout, /gradients were left out: --grad/);
+});
+
+test('layer disagrees with a case whose y is another, and still writes its own', () => {
+  const layerCase = readLayerCase(readFileSync(join(root, recording('odd-sizes'))));
+  const y = layerCase.recorded.get('y')!;
+  const recorded = new Map(layerCase.recorded).set('y', { ...y, data: Float64Array.from(y.data, v => v + 1e-9) });
+  const path = file('wrong.safetensors', writeLayerCase({ ...layerCase, recorded }));
+  const out = join(folder, 'out.safetensors');
+  const { status, stdout } = xmoe('layer', path, '--grad', '--out', out);
+  assert.equal(status, 1);
+  assert.match(stdout, /^ {2}y .* disagree: \[\d+, \d+\]: recorded .*, got /m);
+  assert.match(stdout, /^disagree: y$/m);
+
+  const { tensors } = readSafetensors(readFileSync(out));
+  const names = ['combine', 'kept', 'load_balancing_loss', 'logits', 'loss', 'probs', 'selected', 'y'];
+  assert.deepEqual([...tensors.keys()].filter(name => !name.startsWith('grad.')).sort(), names);
+  assert.deepEqual([...tensors.keys()].filter(name => name.startsWith('grad.')).sort(), [
+    'grad.experts.down_proj',
+    'grad.experts.down_proj_bias',
+    'grad.experts.up_proj',
+    'grad.experts.up_proj_bias',
+    'grad.router.weight',
+    'grad.x',
+  ]);
+  assert.deepEqual(
+    Array.from(tensors.values(), ({ dtype }) => dtype)
+      .sort()
+      .join(),
+    `${'F64,'.repeat(12)}U8,U8`,
+  );
+  const largest = Math.max(...Array.from(y.data, Math.abs));
+  toFloat64(tensors.get('y')!, 'y').forEach((value, i) => {
+    assert.ok(Math.abs(value - y.data[i]) <= 1e-12 * largest);
+  });
+  assert.deepEqual(tensors.get('loss')!.shape, [1]);
+});
+
+test('layer of a float32 backend writes F32', () => {
+  const out = join(folder, 'f32.safetensors');
+  assert.equal(xmoe('layer', recording('odd-sizes'), '--backend', 'reference-f32', '--out', out).status, 0);
+  const { tensors } = readSafetensors(readFileSync(out));
+  assert.deepEqual([tensors.get('y')!.dtype, tensors.get('kept')!.dtype], ['F32', 'U8']);
+});
+
+test('layer with nothing recorded agrees', () => {
+  const layerCase = readLayerCase(readFileSync(join(root, recording('odd-sizes'))));
+  const { gradY, ...rest } = { ...layerCase, recorded: new Map() };
+  const path = file('bare.safetensors', writeLayerCase(rest));
+  const { status, stdout } = xmoe('layer', path);
+  assert.equal(status, 0);
+  assert.match(stdout, /^nothing recorded to compare with$/m);
+  const withGrad = xmoe('layer', path, '--grad');
+  assert.deepEqual([withGrad.status, withGrad.stdout], [2, '']);
+  assert.match(withGrad.stderr, /^xmoe layer: "grad.y" expected the cotangent of y in the case, got none\n$/);
+});
+
+const cut = file('cut.safetensors', readFileSync(join(root, MODEL)).subarray(0, 100_000));
+const badUsage: [string, string[], RegExp][] = [
+  ['nothing', [], /^xmoe "COMMAND" expected layer \| eval \| generate \| show, got nothing/],
+  ['an unknown command', ['lair'], /^xmoe "COMMAND" expected .*, got "lair"/],
+  ['an unknown option', ['layer', '--gard', recording('silu')], /^xmoe layer: .*--gard/],
+  ['no case', ['layer'], /^xmoe layer: "arguments" expected CASE.safetensors, got nothing/],
+  ['two cases', ['layer', 'a', 'b'], /^xmoe layer: "arguments" expected CASE.safetensors, got a b/],
+  ['a missing file', ['layer', 'nowhere.safetensors'], /^xmoe layer: "CASE" expected a readable file, got ENOENT/],
+  ['a folder', ['layer', 'spec'], /^xmoe layer: "CASE" expected a readable file, got EISDIR/],
+  ['a file of another kind', ['layer', 'README.md'], /^xmoe layer: /],
+  ['a model for a case', ['layer', MODEL], /^xmoe layer: "format" expected metadata/],
+  [
+    'an unknown backend',
+    ['layer', recording('silu'), '--backend', 'cuda'],
+    /"--backend" expected reference \| reference-f32, got "cuda"/,
+  ],
+  [
+    'gradients of a backend without backward',
+    ['layer', recording('silu'), '--grad', '--backend', 'reference-f32'],
+    /"backend" expected one with a backward/,
+  ],
+  [
+    'an --out that cannot be written',
+    ['layer', recording('silu'), '--out', 'nowhere/out'],
+    /"--out" expected a path that can be written/,
+  ],
+  ['a truncated model', ['eval', cut, TEXT], /^xmoe eval: /],
+  [
+    'a threshold that is no number',
+    ['eval', MODEL, TEXT, '--threshold', 'high'],
+    /"--threshold" expected a number, got "high"/,
+  ],
+  [
+    'a negative number of tokens',
+    ['eval', MODEL, TEXT, '--max-tokens=-1'],
+    /"--max-tokens" expected an integer of at least 0, got "-1"/,
+  ],
+  ['no prompt', ['generate', MODEL], /"--prompt" expected text to continue, got nothing/],
+  ['an empty prompt', ['generate', MODEL, '--prompt', ''], /"--prompt" expected text to continue, got an empty one/],
+  ['a top-p above 1', ['generate', MODEL, '--prompt', 'a', '--top-p', '1.5'], /"--top-p" expected/],
+];
+
+for (const [what, args, message] of badUsage) {
+  test(`${what} is bad usage: one line, status 2`, () => {
+    const { status, stdout, stderr } = xmoe(...args);
+    assert.equal(status, 2);
+    assert.equal(stdout, '');
+    assert.match(stderr, message);
+    assert.match(stderr, /^[^\n]+\n$/);
+  });
+}
+
+test('eval --json prints one object whose figures agree with each other', () => {
+  const { status, stdout, stderr } = xmoe('eval', MODEL, TEXT, '--max-tokens', '300', '--threshold', 'dense', '--json');
+  assert.deepEqual([status, stderr], [0, '']); // no progress bar where there is no terminal
+  const report = JSON.parse(stdout);
+  assert.deepEqual([report.threshold, report.backend, report.numPredicted], ['dense', 'reference', 300]);
+  assert.deepEqual(report.expertsPerToken, [16, 16]);
+  assert.ok(Math.abs(report.perplexity - 2 ** report.bitsPerByte) < 1e-12);
+  // every expert: 16·96 = 2·768 hidden units, so twice the dense FFN, and the router's 2·192·16
+  assert.ok(Math.abs(report.flopsShare - (2 + (2 * 192 * 16) / (4 * 192 * 768))) < 1e-12);
+});
+
+test('eval prints a table', () => {
+  const { status, stdout } = xmoe('eval', MODEL, TEXT, '--max-tokens', '64');
+  assert.equal(status, 0);
+  assert.match(
+    stdout,
+    /^threshold {10}0\.9\nbits per byte {6}\d\.\d{4}\nperplexity .*\nexperts per token {2}layer 1: 1\.\d+, layer 3: \d\.\d+\nMoE FLOPs .* %/,
+  );
+});
+
+test('generate is repeatable by seed, and greedy at temperature 0', () => {
+  const run = (...args: string[]) => xmoe('generate', MODEL, '--prompt', 'And the ', '--max-tokens', '24', ...args);
+  const greedy = run('--temperature', '0');
+  assert.equal(greedy.status, 0);
+  assert.match(greedy.stdout, /^And the .{24}\n$/s);
+  assert.equal(run('--temperature', '0', '--seed', '7').stdout, greedy.stdout);
+  assert.equal(run('--seed', '7').stdout, run('--seed', '7').stdout);
+  assert.notEqual(run('--seed', '7').stdout, run('--seed', '8').stdout);
+});
+
+test('generate stops quietly when its reader does', async () => {
+  const child = spawn(process.execPath, [MAIN, 'generate', MODEL, '--prompt', 'And', '--max-tokens', '1000000'], {
+    cwd: root,
+  });
+  child.stdout.once('data', () => child.stdout.destroy());
+  const status = await new Promise(resolve => child.once('exit', resolve));
+  assert.equal(status, 0);
+  assert.equal(await new Response(child.stderr as unknown as ReadableStream).text(), '');
+});
+
+test('show prints the table and, where there are no colours, a figure under each character', () => {
+  const { status, stdout, stderr } = xmoe('show', MODEL, TEXT, '--max-tokens', '120');
+  assert.deepEqual([status, stderr], [0, '']);
+  assert.match(stdout, /^0\.5 .*\n0\.9 .*\ndense .*16\.00 .*16\.00/m);
+  assert.ok(!stdout.includes('\u001b'));
+  const lines = stdout.trimEnd().split('\n').slice(-4);
+  const passage = readFileSync(join(root, TEXT), 'utf8').slice(0, 120);
+  assert.equal(lines[0] + lines[2], passage.replace(/ $/, ''));
+  assert.match(lines[1], /^[1-9 ]+$/);
+});
