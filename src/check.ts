@@ -40,6 +40,12 @@ export function oneOf<T extends string | boolean>(name: string, value: unknown, 
   throw unexpected(kind, name, allowed.map(candidate => JSON.stringify(candidate)).join(' or '), show(value));
 }
 
+/** An object to take parts from; null and lists are none. */
+export function checkObject(name: string, value: unknown): void {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return;
+  throw unexpected(TypeError, name, 'an object', show(value));
+}
+
 export function unexpected(kind: ErrorConstructor, name: string, expected: string, got: string): Error {
   return new kind(`"${name}" expected ${expected}, got ${got}`);
 }

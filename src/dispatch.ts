@@ -1,7 +1,7 @@
 /** Stages 3 and 4: probabilities -> who goes where, with which weight. */
 import { sigmoid } from './activations.js';
 import { capacityOf, keepByPriority } from './capacity.js';
-import { zeros } from './matrix.js';
+import { largestMagnitude, zeros } from './matrix.js';
 import { routers } from './selection/routers.js';
 import { numRealTokens } from './selection/selection.js';
 import type { Config, DispatchPlan, Floats, Routing, RoutingInputs, Selection } from './types.js';
@@ -18,7 +18,7 @@ export function dispatch(routing: Routing, inputs: RoutingInputs, config: Config
   const selection = router.select(routing, inputs, config);
   if (router.dropOrder === 'none' || config.capacityFactor === null) {
     const kept = new Uint8Array(selection.expertIndex.length).fill(1);
-    return planOf(selection, kept, Math.max(0, ...countPerExpert(selection)), routing, config);
+    return planOf(selection, kept, largestMagnitude(countPerExpert(selection)), routing, config);
   }
   const numTokens = numRealTokens(selection.numTokens, inputs.tokenMask);
   const capacity = capacityOf(numTokens, config.capacityFactor, config.minCapacity ?? 4, config.numExperts);

@@ -1,6 +1,6 @@
 /** The door: bad input is refused here with one clear line; the stages inside trust what passed. */
 import { activations } from './activations.js';
-import { finite, integer, oneOf, show } from './check.js';
+import { checkObject, finite, integer, oneOf, show } from './check.js';
 import { numColumns, routers } from './selection/routers.js';
 import { numRealTokens } from './selection/selection.js';
 import type { ActivationName, Config, Matrix, RouterName, Routing, RoutingInputs, Weights } from './types.js';
@@ -19,6 +19,7 @@ export function checkCall(x: Matrix, weights: Weights, config: Config, inputs: R
 }
 
 function checkConfig(config: Config): void {
+  checkObject('config', config);
   oneOf('config.router', config.router, Object.keys(routers) as RouterName[]);
   oneOf('config.activation', config.activation, Object.keys(activations) as ActivationName[]);
   integer('config.numExperts', config.numExperts, 1, Number.MAX_SAFE_INTEGER);
@@ -32,6 +33,7 @@ function checkConfig(config: Config): void {
 }
 
 function checkWeights(weights: Weights, config: Config): void {
+  checkObject('weights', weights);
   const { router, up, upBias, gate, gateBias, down, downBias } = weights;
   const { numExperts } = config;
   const { gated } = activations[config.activation];
@@ -68,6 +70,7 @@ function checkWeights(weights: Weights, config: Config): void {
 /** The tokens of one call, and what its router needs besides them. */
 export function checkInputs(x: Matrix, weights: Weights, config: Config, inputs: RoutingInputs): void {
   checkMatrix('x', x, [undefined, weights.up[0].cols], 'T x d_model');
+  checkObject('inputs', inputs);
   const { noise, tokenIds, hashTable, tokenMask } = inputs;
   const numTokens = x.rows;
   if (tokenMask) indices('inputs.tokenMask', tokenMask, 2, numTokens);
