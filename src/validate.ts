@@ -114,11 +114,9 @@ function checkMatrix(name: string, a: Matrix, expected?: readonly [number | unde
   if (data.length !== rows * cols) {
     throw new RangeError(`"${name}" expected ${rows * cols} values for shape ${shape(a)}, got ${data.length}`);
   }
-  const bad = data.findIndex((value: number) => !Number.isFinite(value));
-  if (bad >= 0) {
-    throw new RangeError(
-      `"${name}" expected finite values, got ${data[bad]} at [${Math.floor(bad / cols)}, ${bad % cols}]`,
-    );
+  for (let i = 0; i < data.length; i++) {
+    if (Number.isFinite(data[i])) continue;
+    throw new RangeError(`"${name}" expected finite values, got ${data[i]} at [${Math.floor(i / cols)}, ${i % cols}]`);
   }
 }
 
