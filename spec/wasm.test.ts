@@ -3,9 +3,11 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { type Config, forward, type Matrix, reference, type Weights } from 'xmoe';
-import { readLayerCase } from 'xmoe/layer-case';
+import { type LayerCase, outputTensors, readLayerCase } from 'xmoe/layer-case';
 import { runCase } from 'xmoe/oracle';
 import { type WasmBackend, wasmBackend } from 'xmoe/wasm';
+import { activationNames, type Layer, layers, noDrop, routerNames } from './generators.js';
+import { property } from './property.js';
 
 const folder = new URL('../../spec/recordings/', import.meta.url);
 const recordings = readdirSync(folder).filter(name => name.endsWith('.safetensors'));
@@ -52,6 +54,80 @@ test('a token has the same bits alone, repeated, and after a larger call', () =>
   assert.equal(bits({ rows: 1, cols: x.cols, data: together.data.slice(3 * x.cols, 4 * x.cols) }), first);
   assert.equal(bits(layer.forward(alone(3))), first);
 });
+
+/** The layer with every number rounded to float32: what this backend is given exactly, and its bounds assume. */
+function rounded(layer: Layer): Layer {
+  const { router, up, upBias, gate, gateBias, down, downBias } = layer.weights;
+  const round = (a: Matrix): Matrix => ({ ...a, data: Float64Array.from(a.data, Math.fround) });
+  const weights: Weights = {
+    router: round(router),
+    up: up.map(round),
+    down: down.map(round),
+    ...(upBias && { upBias: round(upBias) }),
+    ...(gate && { gate: gate.map(round) }),
+    ...(gateBias && { gateBias: round(gateBias) }),
+    ...(downBias && { downBias: round(downBias) }),
+  };
+  return { ...layer, x: round(layer.x), weights };
+}
+
+/** A case whose recorded outputs are the reference's. */
+function caseOf({ config, weights, x, inputs }: Layer): LayerCase {
+  const recorded = outputTensors(forward(reference, x, weights, config, inputs));
+  return { name: 'random', config, weights, x, inputs, recorded, dropOrderOpen: false };
+}
+
+const rowBits = (y: Matrix, t: number) => bits({ ...y, data: y.data.slice(t * y.cols, (t + 1) * y.cols) });
+
+for (const [name, backend] of targets) {
+  if (backend instanceof Error) continue;
+
+  property(
+    `${name} is within its bounds on random layers, and decides as its own probabilities say`,
+    layers(),
+    (layer, reach) => {
+      const { reports } = runCase(backend, caseOf(rounded(layer)));
+      for (const { stage, verdict, error, allowed, detail } of reports) {
+        assert.notEqual(verdict, 'disagree', `${stage}: ${error}, allowed ${allowed}, ${detail}`);
+      }
+      reach(layer.config.router);
+      reach(layer.config.activation);
+    },
+    [...routerNames, ...activationNames],
+  );
+
+  property(
+    `${name} gives the same bits fused, in stages, and again`,
+    layers(),
+    layer => {
+      const { x, weights, config, inputs } = rounded(layer);
+      const loaded = backend.load(weights, config);
+      const once = bits(loaded.forward(x, inputs));
+      assert.equal(once, bits(forward(backend, x, weights, config, inputs).y));
+      assert.equal(once, bits(loaded.forward(x, inputs)));
+      loaded.dispose();
+    },
+    [],
+    { share: 0.5 },
+  );
+
+  property(
+    `${name}: with no drops the bits of a token do not depend on its batch`,
+    layers({ routers: ['threshold', 'dense', 'switch', 'base_eval'], capacities: noDrop, masks: ['absent'] }),
+    layer => {
+      const { x, weights, config } = rounded(layer);
+      const loaded = backend.load(weights, config);
+      const y = loaded.forward(x);
+      for (let t = 0; t < x.rows; t += 7) {
+        const alone = { rows: 1, cols: x.cols, data: x.data.slice(t * x.cols, (t + 1) * x.cols) };
+        assert.equal(bits(loaded.forward(alone)), rowBits(y, t));
+      }
+      loaded.dispose();
+    },
+    [],
+    { share: 0.5 },
+  );
+}
 
 /** One expert of width 1 on one feature that says `factor` · relu(x). */
 function tiny(factor: number): [Weights, Config] {
