@@ -59,11 +59,11 @@ export function dispatch(space: Workspace, routing: Routing, inputs: RoutingInpu
 
 function sigmoidsOf(space: Workspace, logits: Matrix): Float32Array {
   const { memory, kernels } = space;
-  const copied = { ...logits, data: logits.data.slice() }; // allocating may move memory under a view of it
-  const logitsPtr = put(space, copied);
-  const outPtr = memory.allocate(4 * logits.data.length);
-  kernels.sigmoid_f32(logitsPtr, outPtr, logits.data.length);
-  return memory.floats(outPtr, logits.data.length).slice();
+  const data = logits.data.slice(); // allocating may move memory, and leave a view of it without elements
+  const logitsPtr = put(space, { ...logits, data });
+  const outPtr = memory.allocate(4 * data.length);
+  kernels.sigmoid_f32(logitsPtr, outPtr, data.length);
+  return memory.floats(outPtr, data.length).slice();
 }
 
 export function runExperts(layer: OpenLayer, x: Matrix, plan: DispatchPlan, config: Config): ExpertRows {
