@@ -1,4 +1,4 @@
-import { expRaised, lower } from './elementary';
+import { expRaised, lower } from './exp';
 
 /**
  * probs = softmax(logits), row by row.
