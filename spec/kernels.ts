@@ -6,6 +6,9 @@ export type Target = (typeof targets)[number];
 
 /** What assembly/index.ts exports. */
 export interface Kernels {
+  activate_f32(hPtr: number, outPtr: number, n: number, activation: number): void;
+  sigmoid_f32(logitsPtr: number, outPtr: number, n: number): void;
+  softmax_f32(logitsPtr: number, probsPtr: number, numTokens: number, numExperts: number): void;
   linear_f32(xPtr: number, wPtr: number, biasPtr: number, yPtr: number, n: number, m: number, k: number): void;
 }
 
