@@ -1,6 +1,8 @@
 import { activate } from './elementary';
 import { product } from './product';
-import { Finish, madd, panelWidth } from './tile';
+import { Finish } from './finish';
+import { panelWidth } from './tile';
+import { madd } from './vector';
 
 /**
  * hidden = σ(x w1ᵀ + b1): an expert's first product, over the rows it was given.
