@@ -97,6 +97,29 @@ test('layer of a float32 backend writes F32', () => {
   assert.deepEqual([tensors.get('y')!.dtype, tensors.get('kept')!.dtype], ['F32', 'U8']);
 });
 
+test('layer runs on WebAssembly, or says why it cannot', () => {
+  const simd = xmoe('layer', recording('capacity-tight'), '--backend', 'wasm');
+  assert.deepEqual([simd.status, simd.stderr], [0, '']);
+  assert.match(simd.stdout, /backend wasm$/m);
+  const relaxed = xmoe('layer', recording('capacity-tight'), '--backend', 'wasm-relaxed');
+  if (relaxed.status === 0) assert.match(relaxed.stdout, /backend wasm-relaxed$/m);
+  else {
+    assert.deepEqual([relaxed.status, relaxed.stdout], [2, '']);
+    assert.match(relaxed.stderr, /^xmoe layer: "engine" expected relaxed SIMD, got an engine without it/);
+  }
+});
+
+test('eval on WebAssembly matches the reference within 1e-3', () => {
+  const [theirs, ours] = ['reference', 'wasm'].map(backend =>
+    JSON.parse(xmoe('eval', MODEL, TEXT, '--max-tokens', '256', '--json', '--backend', backend).stdout),
+  );
+  assert.equal(ours.backend, 'wasm');
+  assert.ok(Math.abs(ours.bitsPerByte - theirs.bitsPerByte) < 1e-3);
+  ours.expertsPerToken.forEach((count: number, i: number) => {
+    assert.ok(Math.abs(count - theirs.expertsPerToken[i]) < 1e-3);
+  });
+});
+
 test('layer with nothing recorded agrees', () => {
   const layerCase = readLayerCase(readFileSync(join(root, recording('odd-sizes'))));
   const { gradY, ...rest } = { ...layerCase, recorded: new Map() };
@@ -123,7 +146,7 @@ const badUsage: [string, string[], RegExp][] = [
   [
     'an unknown backend',
     ['layer', recording('silu'), '--backend', 'cuda'],
-    /"--backend" expected reference \| reference-f32, got "cuda"/,
+    /"--backend" expected reference \| reference-f32 \| wasm \| wasm-relaxed, got "cuda"/,
   ],
   [
     'gradients of a backend without backward',

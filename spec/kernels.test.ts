@@ -112,7 +112,16 @@ for (const target of targets) {
   }
 
   test(`${target}: the module exports its kernels alone`, () => {
-    assert.deepEqual(Object.keys(kernels).sort(), ['combine_f32', 'down_combine_f32', 'down_f32', 'linear_f32', 'panelWidth', 'route_f32', 'up_f32', 'up_gated_f32']);
+    assert.deepEqual(Object.keys(kernels).sort(), [
+      'combine_f32',
+      'down_combine_f32',
+      'down_f32',
+      'linear_f32',
+      'panelWidth',
+      'route_f32',
+      'up_f32',
+      'up_gated_f32',
+    ]);
   });
 
   test(`${target}: linear_f32 is exact on small integers, all widths 0 to 19`, () => {

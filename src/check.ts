@@ -1,8 +1,9 @@
 /** The checks that every door is made of: an error says which argument, what was expected, and what came. */
 
-/** An integer from `min` to `max`. */
-export function integer(name: string, value: unknown, min: number, max: number): number {
-  const expected = min === max ? `${min}` : `an integer from ${min} to ${max}`;
+/** An integer from `min` to `max`, or of at least `min`. */
+export function integer(name: string, value: unknown, min: number, max = Number.MAX_SAFE_INTEGER): number {
+  const range = max === Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `from ${min} to ${max}`;
+  const expected = `an integer ${range}`;
   if (typeof value !== 'number') throw unexpected(TypeError, name, expected, show(value));
   if (!Number.isInteger(value) || value < min || value > max) throw unexpected(RangeError, name, expected, show(value));
   return value;
@@ -37,7 +38,7 @@ export function oneOf<T extends string | boolean>(name: string, value: unknown, 
   const found = allowed.find(candidate => candidate === value);
   if (found !== undefined) return found;
   const kind = allowed.some(candidate => typeof candidate === typeof value) ? RangeError : TypeError;
-  throw unexpected(kind, name, allowed.map(candidate => JSON.stringify(candidate)).join(' or '), show(value));
+  throw unexpected(kind, name, allowed.join(' | '), show(value));
 }
 
 /** An object to take parts from; null and lists are none. */

@@ -14,9 +14,17 @@ import type { Config, DispatchPlan, Floats, Routing, RoutingInputs, Selection } 
  * Dropped a refused pair contributes nothing and is not re-routed; a token may lose all of its experts
  */
 export function dispatch(routing: Routing, inputs: RoutingInputs, config: Config): DispatchPlan {
-  const router = routers[config.router];
-  const selection = router.select(routing, inputs, config);
-  if (router.dropOrder === 'none' || config.capacityFactor === null) {
+  return planWithinCapacity(routers[config.router].select(routing, inputs, config), routing, inputs, config);
+}
+
+/** The plan of a selection: what fits into each expert's capacity. Rules D11-D15. */
+export function planWithinCapacity(
+  selection: Selection,
+  routing: Routing,
+  inputs: RoutingInputs,
+  config: Config,
+): DispatchPlan {
+  if (routers[config.router].dropOrder === 'none' || config.capacityFactor === null) {
     const kept = new Uint8Array(selection.expertIndex.length).fill(1);
     return planOf(selection, kept, largestMagnitude(countPerExpert(selection)), routing, config);
   }

@@ -47,7 +47,7 @@ export function runLayer(
   config: Config,
   inputs: RoutingInputs = {},
 ): Trace {
-  checkInputs(x, weights, config, inputs);
+  checkInputs(x, weights.up[0].cols, config, inputs);
   const routing = backend.route(x, weights);
   checkRouting(routing);
   const plan = backend.dispatch(routing, inputs, config);

@@ -14,7 +14,7 @@ export function checkLayer(weights: Weights, config: Config): void {
 /** A whole call: weights, config, tokens and, where there is one, the cotangent. */
 export function checkCall(x: Matrix, weights: Weights, config: Config, inputs: RoutingInputs, gradY?: Matrix): void {
   checkLayer(weights, config);
-  checkInputs(x, weights, config, inputs);
+  checkInputs(x, weights.up[0].cols, config, inputs);
   if (gradY) checkGradY(gradY, x);
 }
 
@@ -22,13 +22,13 @@ function checkConfig(config: Config): void {
   checkObject('config', config);
   oneOf('config.router', config.router, Object.keys(routers) as RouterName[]);
   oneOf('config.activation', config.activation, Object.keys(activations) as ActivationName[]);
-  integer('config.numExperts', config.numExperts, 1, Number.MAX_SAFE_INTEGER);
+  integer('config.numExperts', config.numExperts, 1);
   if (config.skipExpert !== undefined) oneOf('config.skipExpert', config.skipExpert, [true, false]);
   if (config.router === 'threshold') finite('config.threshold (τ)', config.threshold);
   if (config.router === 'topk') integer('config.topK', config.topK, 1, numColumns(config));
   if (config.capacityFactor !== null)
     finite('config.capacityFactor (γ, or null for no drop)', config.capacityFactor, { min: 0 });
-  if (config.minCapacity !== undefined) integer('config.minCapacity', config.minCapacity, 0, Number.MAX_SAFE_INTEGER);
+  if (config.minCapacity !== undefined) integer('config.minCapacity', config.minCapacity, 0);
   if (config.auxLossCoef !== undefined) finite('config.auxLossCoef (α)', config.auxLossCoef);
 }
 
@@ -68,8 +68,8 @@ function checkWeights(weights: Weights, config: Config): void {
 }
 
 /** The tokens of one call, and what its router needs besides them. */
-export function checkInputs(x: Matrix, weights: Weights, config: Config, inputs: RoutingInputs): void {
-  checkMatrix('x', x, [undefined, weights.up[0].cols], 'T x d_model');
+export function checkInputs(x: Matrix, dModel: number, config: Config, inputs: RoutingInputs): void {
+  checkMatrix('x', x, [undefined, dModel], 'T x d_model');
   checkObject('inputs', inputs);
   const { noise, tokenIds, hashTable, tokenMask } = inputs;
   const numTokens = x.rows;
@@ -109,16 +109,14 @@ function checkMatrix(name: string, a: Matrix, expected?: readonly [number | unde
       `"${name}" expected shape [${expected[0] ?? 'T'}, ${expected[1]}] (${words}), got ${shape(a)}`,
     );
   }
-  integer(`${name}.rows`, rows, 0, Number.MAX_SAFE_INTEGER);
-  integer(`${name}.cols`, cols, 0, Number.MAX_SAFE_INTEGER);
+  integer(`${name}.rows`, rows, 0);
+  integer(`${name}.cols`, cols, 0);
   if (data.length !== rows * cols) {
     throw new RangeError(`"${name}" expected ${rows * cols} values for shape ${shape(a)}, got ${data.length}`);
   }
-  const bad = data.findIndex((value: number) => !Number.isFinite(value));
-  if (bad >= 0) {
-    throw new RangeError(
-      `"${name}" expected finite values, got ${data[bad]} at [${Math.floor(bad / cols)}, ${bad % cols}]`,
-    );
+  for (let i = 0; i < data.length; i++) {
+    if (Number.isFinite(data[i])) continue;
+    throw new RangeError(`"${name}" expected finite values, got ${data[i]} at [${Math.floor(i / cols)}, ${i % cols}]`);
   }
 }
 

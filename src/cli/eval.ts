@@ -20,13 +20,13 @@ Exit status: 0 done, 2 bad usage or input.
 export const evalCommand: Command = {
   summary: 'bits per byte, experts per token and FLOPs of a model on a text',
   help,
-  run(argv) {
+  async run(argv) {
     const args = parseArguments(argv, ['MODEL', 'TEXT'], {
       ...modelOptions,
       'max-tokens': { type: 'string' },
       json: { type: 'boolean' },
     });
-    const options = runOptionsOf(args);
+    const options = await runOptionsOf(args);
     const maxTokens = args.number('max-tokens', { min: 0, integer: true });
     const [modelPath, textPath] = args.positionals;
     const model = readModel(modelPath);

@@ -35,7 +35,7 @@ export const generateCommand: Command = {
     if (!prompt)
       throw new TypeError(`"--prompt" expected text to continue, got ${prompt === '' ? 'an empty one' : 'nothing'}`);
     const options = {
-      ...runOptionsOf(args),
+      ...(await runOptionsOf(args)),
       maxTokens: args.number('max-tokens', { min: 0, integer: true }) ?? 256,
       temperature: args.number('temperature', { min: 0 }) ?? 1,
       topP: args.number('top-p', { min: Number.MIN_VALUE, max: 1 }) ?? 1,

@@ -24,13 +24,13 @@ Exit status: 0 agree, or nothing recorded; 1 disagree; 2 bad usage or input.
 export const layerCommand: Command = {
   summary: 'run one layer case and compare it with its recorded outputs',
   help,
-  run(argv) {
+  async run(argv) {
     const args = parseArguments(argv, ['CASE.safetensors'], {
       backend: { type: 'string' },
       grad: { type: 'boolean' },
       out: { type: 'string' },
     });
-    const backend = backendOf(args.text('backend'));
+    const backend = await backendOf(args.text('backend'));
     const withGradients = args.flag('grad');
     const layerCase = readLayerCase(readInput('CASE', args.positionals[0]));
     const { trace, outputs, reports } = runCase(backend, layerCase, withGradients);

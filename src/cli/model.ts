@@ -13,10 +13,10 @@ export function readModel(path: string): Model {
   return loadModel(readInput('MODEL', path));
 }
 
-export function runOptionsOf(args: Arguments): RunOptions {
+export async function runOptionsOf(args: Arguments): Promise<RunOptions> {
   const threshold = args.text('threshold');
   return {
-    backend: backendOf(args.text('backend')),
+    backend: await backendOf(args.text('backend')),
     ...(threshold !== undefined && {
       threshold: threshold === 'dense' ? threshold : parseNumber('--threshold', threshold, {}),
     }),

@@ -20,9 +20,9 @@ Exit status: 0 done, 2 bad usage or input.
 export const showCommand: Command = {
   summary: 'a passage coloured by how many experts each token used',
   help,
-  run(argv) {
+  async run(argv) {
     const args = parseArguments(argv, ['MODEL', 'TEXT'], { ...modelOptions, 'max-tokens': { type: 'string' } });
-    const options = runOptionsOf(args);
+    const options = await runOptionsOf(args);
     const maxTokens = args.number('max-tokens', { min: 1, integer: true }) ?? 1024;
     const [modelPath, textPath] = args.positionals;
     const model = readModel(modelPath);

@@ -61,7 +61,7 @@ export interface Evaluation {
 export function evaluate(model: Model, text: Uint8Array, options: EvaluateOptions = {}): Evaluation {
   const { contextLength, dModel, dFfDense, moeLayers } = model.config;
   checkBytes('text', text);
-  const maxTokens = integer('options.maxTokens', options.maxTokens ?? text.length, 0, Number.MAX_SAFE_INTEGER);
+  const maxTokens = integer('options.maxTokens', options.maxTokens ?? text.length, 0);
   const numPredicted = Math.max(0, Math.min(text.length - 1, maxTokens));
 
   let [bits, moeFlops] = [0, 0];

@@ -31,7 +31,7 @@ export interface GeneratedToken {
 export function generate(model: Model, prompt: Uint8Array, options: GenerateOptions): Generator<GeneratedToken, void> {
   checkBytes('prompt', prompt);
   if (prompt.length === 0) throw unexpected(RangeError, 'prompt', 'at least 1 byte', 'none');
-  integer('options.maxTokens', options.maxTokens, 0, Number.MAX_SAFE_INTEGER);
+  integer('options.maxTokens', options.maxTokens, 0);
   integer('options.seed', options.seed ?? 0, 0, 2 ** 32 - 1);
   checkSampleOptions(options);
   routedBy(model.config.layer, options.threshold); // refuses what is no threshold

@@ -1,0 +1,3 @@
+/** The layer on WebAssembly SIMD, for Node and browsers. */
+export { type WasmBackend, type WasmInfo, type WasmOptions, wasmBackend } from './backend.js';
+export type { WasmLayer } from './layer.js';

@@ -1,0 +1,44 @@
+/** A memory with kernels over it: what every call computes in. */
+import type { Matrix } from '../types.js';
+import { instantiate, type KernelModule, type Kernels } from './kernels.js';
+import type { Memory } from './memory.js';
+
+/** Calls take memory from `callStart` on, each anew: what one has computed, the next overwrites. */
+export interface Workspace {
+  readonly memory: Memory;
+  readonly kernels: Kernels;
+  readonly callStart: number;
+}
+
+/** What `memory` holds so far stays; calls use what is above it. */
+export function workspaceOver(module: KernelModule, memory: Memory): Workspace {
+  return { memory, kernels: instantiate(module.module, memory.wasmMemory), callStart: memory.end };
+}
+
+/** Makes room for a call. */
+export function begin({ memory, callStart }: Workspace): void {
+  memory.release(callStart);
+}
+
+/** Copies a matrix into the call's memory, as float32. */
+export function put({ memory }: Workspace, a: Matrix): number {
+  const ptr = memory.allocate(4 * a.data.length);
+  memory.floats(ptr, a.data.length).set(a.data);
+  return ptr;
+}
+
+/** Copies rows out of the call's memory: `cols` of the `stride` floats of each. */
+export function take({ memory }: Workspace, ptr: number, rows: number, cols: number, stride: number): Matrix {
+  if (cols === stride) return { rows, cols, data: memory.floats(ptr, rows * cols).slice() };
+  const data = new Float32Array(rows * cols);
+  for (let i = 0; i < rows; i++) data.set(memory.floats(ptr + 4 * i * stride, cols), i * cols);
+  return { rows, cols, data };
+}
+
+/** Writes an address for each row: `base` + index · 4 · stride. */
+export function putAddresses({ memory }: Workspace, base: number, rowIndex: Int32Array, stride: number): number {
+  const ptr = memory.allocate(4 * rowIndex.length);
+  const addresses = memory.addresses(ptr, rowIndex.length);
+  for (let i = 0; i < rowIndex.length; i++) addresses[i] = base + 4 * rowIndex[i] * stride;
+  return ptr;
+}
