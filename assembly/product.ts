@@ -21,32 +21,36 @@ export function product(
 ): void {
   const xStep = xStride ? xStride : 4, outStep = outStride ? outStride : 4;
   const panelBytes = <usize>(k * panelWidth) << 2;
+  // The tiles of a panel call the next one, each its share.
+  const tiles = (numRows + tileRows - 1) / tileRows;
+  const step = <usize>((panelWidth << 2) / max(tiles, 1)), aheadBytes = <usize>k * step;
   const wideEnd = lastPanel - ((lastPanel - firstPanel) & 3);
 
   for (let panel = firstPanel; panel < lastPanel; panel++) {
     const done = panel + 1 - firstPanel;
     const column = <usize>(panel * panelWidth) << 2;
     const w = panelsPtr + <usize>panel * panelBytes, bias = biasPtr + column;
+    let ahead = panel + 1 < lastPanel ? w + panelBytes : w;
     let x = xPtr, out = outPtr, weights = weightsPtr, left = numRows;
 
     if (ASC_FEATURE_RELAXED_SIMD && tileRows == 6) {
-      for (; left >= 6; left -= 6, x += 6 * xStep, out += 6 * outStep, weights += 24) {
-        tile(6, finish, x, xStride, k, w, bias, out, outStride, column, weights);
+      for (; left >= 6; left -= 6, x += 6 * xStep, out += 6 * outStep, weights += 24, ahead += aheadBytes) {
+        tile(6, finish, x, xStride, k, w, ahead, step, bias, out, outStride, column, weights);
       }
       if (left == 5) {
-        tile(5, finish, x, xStride, k, w, bias, out, outStride, column, weights);
+        tile(5, finish, x, xStride, k, w, ahead, step, bias, out, outStride, column, weights);
         left = 0;
       }
     }
-    for (; left >= 4; left -= 4, x += 4 * xStep, out += 4 * outStep, weights += 16) {
-      tile(4, finish, x, xStride, k, w, bias, out, outStride, column, weights);
+    for (; left >= 4; left -= 4, x += 4 * xStep, out += 4 * outStep, weights += 16, ahead += aheadBytes) {
+      tile(4, finish, x, xStride, k, w, ahead, step, bias, out, outStride, column, weights);
     }
 
     if (left == 3) {
-      tile(3, finish, x, xStride, k, w, bias, out, outStride, column, weights);
+      tile(3, finish, x, xStride, k, w, ahead, step, bias, out, outStride, column, weights);
     } else if (panel >= wideEnd) {
-      if (left == 2) tile(2, finish, x, xStride, k, w, bias, out, outStride, column, weights);
-      if (left == 1) tile(1, finish, x, xStride, k, w, bias, out, outStride, column, weights);
+      if (left == 2) tile(2, finish, x, xStride, k, w, ahead, step, bias, out, outStride, column, weights);
+      if (left == 1) tile(1, finish, x, xStride, k, w, ahead, step, bias, out, outStride, column, weights);
     } else if (left == 2 && done % 2 == 0) {
       wideTile(2, finish, x, xStride, k, w - panelBytes, bias - 32, out, outStride, column - 32, weights);
     } else if (left == 1 && done % 4 == 0) {

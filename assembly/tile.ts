@@ -8,17 +8,18 @@ export const panelWidth: i32 = 8;
  * `rows` rows (1 to 6) of x against one panel: s[i, j] = Σ x[i, l] w[j, l] + bias[j], handed to `finish`.
  *
  * Units   bytes, but for k. xPtr: the first row if xStride > 0, with rows so far apart; else a list of row addresses
- *         (u32). outPtr and outStride likewise, and `column` is added to each row's address.
+ *         (u32). outPtr and outStride likewise, and `column` is added to each row's address
  * Order   each sum is one chain from 0 in order of l, then the bias: its bits do not depend on the tile
  *
  * `rows`, `finish` and a stride of 0 are constants where this is called, so that each call becomes a loop of its own with
- * its sums in registers: 2 rows + 2 of weights + 1 of x.
+ * its sums in registers: 2 rows + 2 of weights + 1 of x. Weights come from far: from four rows on there is time to read a
+ * byte at aheadPtr, aheadStep further at each step, which calls it to the caches.
  */
 // @ts-ignore: decorator
 @inline
 export function tile(
-  rows: i32, finish: i32, xPtr: usize, xStride: usize, k: i32, panelPtr: usize, biasPtr: usize,
-  outPtr: usize, outStride: usize, column: usize, weightsPtr: usize,
+  rows: i32, finish: i32, xPtr: usize, xStride: usize, k: i32, panelPtr: usize, aheadPtr: usize, aheadStep: usize,
+  biasPtr: usize, outPtr: usize, outStride: usize, column: usize, weightsPtr: usize,
 ): void {
   let x0 = row(xPtr, xStride, 0), x1 = x0, x2 = x0, x3 = x0, x4 = x0, x5 = x0;
   if (rows > 1) x1 = row(xPtr, xStride, 1);
@@ -29,7 +30,7 @@ export function tile(
   let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00;
   let c30 = c00, c31 = c00, c40 = c00, c41 = c00, c50 = c00, c51 = c00;
 
-  let w = panelPtr;
+  let w = panelPtr, ahead = aheadPtr;
   const end = w + <usize>(k * panelWidth << 2);
   do {
     const w0 = v128.load(w), w1 = v128.load(w, 16);
@@ -39,6 +40,7 @@ export function tile(
     if (rows > 3) { x = v128.load32_splat(x3); c30 = madd(x, w0, c30); c31 = madd(x, w1, c31); x3 += 4; }
     if (rows > 4) { x = v128.load32_splat(x4); c40 = madd(x, w0, c40); c41 = madd(x, w1, c41); x4 += 4; }
     if (rows > 5) { x = v128.load32_splat(x5); c50 = madd(x, w0, c50); c51 = madd(x, w1, c51); x5 += 4; }
+    if (rows > 3) { load<u8>(ahead); ahead += aheadStep; }
     w += panelWidth << 2;
   } while (w < end);
 

@@ -24,6 +24,7 @@ const calls: fc.Arbitrary<Call> = fc.record({
     { weight: 2, arbitrary: fc.constant(0) },
     { weight: 11, arbitrary: fc.integer({ min: 1, max: 19 }) },
     { weight: 3, arbitrary: fc.integer({ min: 20, max: 40 }) },
+    { weight: 1, arbitrary: fc.integer({ min: 120, max: 200 }) },
   ),
   inputs: fc.oneof(
     { weight: 2, arbitrary: fc.constant(1) },
@@ -33,6 +34,7 @@ const calls: fc.Arbitrary<Call> = fc.record({
   outputs: fc.oneof(
     { weight: 6, arbitrary: fc.integer({ min: 1, max: 19 }) },
     { weight: 9, arbitrary: fc.integer({ min: 25, max: 70 }) },
+    { weight: 2, arbitrary: fc.constantFrom(32, 40) },
   ),
   seed: fc.integer(),
   spread: fc.constantFrom(0, 20),

@@ -12,7 +12,7 @@ export interface Region {
   readonly floats: Float32Array;
 }
 
-export const memory = memoryOf(5 * 65536);
+export const memory = memoryOf(8 * 65536);
 const words = new Uint32Array(memory.buffer);
 const view = new DataView(memory.buffer);
 
