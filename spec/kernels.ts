@@ -4,12 +4,27 @@ import { readFileSync } from 'node:fs';
 export const targets = ['simd', 'relaxed'] as const;
 export type Target = (typeof targets)[number];
 
-/** What assembly/index.ts exports. */
+/** Why a test of target relaxed does not run. */
+export const NO_RELAXED = 'this engine has no relaxed SIMD; Node 20 has it with --experimental-wasm-relaxed-simd';
+
+type Numbers<Count extends number, List extends number[] = []> = List['length'] extends Count
+  ? List
+  : Numbers<Count, [...List, number]>;
+type Kernel<Count extends number> = (...numbers: Numbers<Count>) => void;
+
+/** What assembly/index.ts exports; the parameters are documented there. */
 export interface Kernels {
-  activate_f32(hPtr: number, outPtr: number, n: number, activation: number): void;
-  sigmoid_f32(logitsPtr: number, outPtr: number, n: number): void;
-  softmax_f32(logitsPtr: number, probsPtr: number, numTokens: number, numExperts: number): void;
-  linear_f32(xPtr: number, wPtr: number, biasPtr: number, yPtr: number, n: number, m: number, k: number): void;
+  readonly panelWidth: { readonly value: number };
+  readonly tileRows: { value: number };
+  readonly up_f32: Kernel<8>;
+  readonly up_gated_f32: Kernel<10>;
+  readonly down_f32: Kernel<10>;
+  readonly down_combine_f32: Kernel<10>;
+  readonly combine_f32: Kernel<6>;
+  readonly route_f32: Kernel<7>;
+  readonly softmax_f32: Kernel<4>;
+  readonly activate_f32: Kernel<4>;
+  readonly sigmoid_f32: Kernel<3>;
 }
 
 /** The kernels of a target, which import `memory` and nothing else; undefined where the engine has no relaxed SIMD. */
@@ -24,8 +39,17 @@ export function memoryOf(bytes: number): WebAssembly.Memory {
   return new WebAssembly.Memory({ initial: Math.ceil(bytes / 65536) });
 }
 
+/** w [n, k], dense -> panels of `width` outputs: w[p · width + j, l] at (p · k + l) · width + j, zeros past the last. */
+export function packed(w: ArrayLike<number>, n: number, k: number, width: number): Float64Array {
+  const panels = new Float64Array(Math.ceil(n / width) * width * k);
+  for (let o = 0; o < n; o++) {
+    for (let l = 0; l < k; l++) panels[(Math.floor(o / width) * k + l) * width + (o % width)] = w[o * k + l];
+  }
+  return panels;
+}
+
 /** The little of WebAssembly's interface that is used here: TypeScript has it only in its library for browsers. */
-declare namespace WebAssembly {
+export declare namespace WebAssembly {
   class Memory {
     constructor(descriptor: { initial: number });
     readonly buffer: ArrayBuffer;
