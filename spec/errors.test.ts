@@ -479,6 +479,6 @@ test('R4 refuses the trace of another call', () => {
   const trace = forward(reference, other.x, other.weights, other.config, other.inputs);
   assert.throws(
     () => backward(trace, one.x, one.weights, one.config, one.gradY, one.inputs),
-    /^RangeError: "trace.y" expected shape/,
+    /^RangeError: "trace.y" expected the shape of x/,
   );
 });

@@ -95,8 +95,10 @@ export function checkRouting({ logits }: Routing): void {
 /** A cotangent, and a trace that is of this very call. */
 export function checkBackward(gradY: Matrix, trace: Trace, x: Matrix): void {
   checkObject('trace', trace);
-  checkMatrix('trace.y', trace.y, [x.rows, x.cols], 'T x d_model');
   checkGradY(gradY, x);
+  if (trace.y.rows !== x.rows || trace.y.cols !== x.cols) {
+    throw unexpected(RangeError, 'trace.y', `the shape of x ${shape(x)}`, shape(trace.y));
+  }
 }
 
 export function checkGradY(gradY: Matrix, x: Matrix): void {
