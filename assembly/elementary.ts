@@ -88,9 +88,9 @@ function logisticTail(a: v128, raised: v128): v128 {
  *
  * Maths   a²/2 is needed to 2^-26, not to an ulp: with hi the first 12 bits of a, hi² is exact, and a² - hi² =
  *         (a - hi)(a + hi) is small.
- *         R(a) = Φ(-a) e^(a²/2) = ½ erfcx(a/√2), from ½ to 0.027, is (½ D + N) / ((a + 2) D): (a + 2) R(a) is near ½,
- *         N small beside D, and rounding in D cancels. D and N are of degree 4; of those, the ones with
- *         the least relative error on [0, 14.5] (Remez exchange for rational functions), 2^-26.1
+ *         R(a) = Φ(-a) e^(a²/2) = ½ erfcx(a/√2), from ½ to 0.027, is (½ D + N) / ((a + 2) D): (a + 2) R(a) varies from
+ *         1 to 0.45 alone, and with D above and below, part of its rounding cancels. D and N are the polynomials of
+ *         degree 4 with the least relative error on [0, 14.5] (Remez exchange for rational functions), 2^-26.1
  */
 // @ts-ignore: decorator
 @inline
