@@ -50,7 +50,7 @@ function map(hPtr: usize, outPtr: usize, n: i32, activation: i32): void {
 /** One of the functions, by its id: a constant where this is called, so that the others leave no code. */
 // @ts-ignore: decorator
 @inline
-export function activate(h: v128, activation: i32): v128 {
+function activate(h: v128, activation: i32): v128 {
   if (activation == 0) return relu(h);
   if (activation == 1) return gelu(h);
   if (activation == 2) return geluTanh(h);
