@@ -130,6 +130,23 @@ const rows = fc
     }),
   );
 
+/** FNV-1a over the bits of what a function makes of the sweep in target simd, as one machine gave them: x64, Node 20. */
+const bitsEverywhere: Record<string, number> = {
+  relu: 395633824,
+  gelu: 3964250069,
+  gelu_tanh: 611633498,
+  silu: 3941806126,
+  sigmoid: 3979934552,
+};
+
+for (const subject of subjects) {
+  test(`simd: ${subject.name} has the bits that it has on every machine`, () => {
+    const outputs = apply(subject, loadKernels('simd', memory)!, sweep());
+    const hash = new Uint32Array(outputs.buffer).reduce((h, word) => Math.imul(h ^ word, 0x01000193) >>> 0, 0x811c9dc5);
+    assert.equal(hash, bitsEverywhere[subject.name]);
+  });
+}
+
 for (const target of targets) {
   const kernels = loadKernels(target, memory);
   if (kernels === undefined) {
