@@ -2,7 +2,7 @@
  * How long does a layer take here, and how long elsewhere? Each shape and number of threads has a process of its own, in
  * which the contenders take turns.
  *
- * Options  --shape S1,S2  --threads 1,2  --only PART-OF-A-NAME  --json
+ * Options  --shape S1,S2  --threads 1,2  --only PARTS,OF,NAMES  --json
  */
 import { execFileSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -27,7 +27,7 @@ const { values: options } = parseArgs({
 });
 const chosenShapes = options.shape.split(',').map(shapeNamed);
 const chosenThreads = options.threads.split(',').map(Number);
-const chosen = contenders.filter(({ name }) => name.includes(options.only));
+const chosen = contenders.filter(({ name }) => options.only.split(',').some(part => name.includes(part)));
 
 const rows: Row[] = [];
 for (const shape of chosenShapes) {
@@ -81,7 +81,7 @@ async function timeTask(
     runs.set(contender.name, () => runner.run(step++ % layer.steps.length));
   }
   const noise = watchMachine();
-  const ours = entered.find(contender => contender.ours)?.name ?? '';
+  const ours = entered.find(contender => contender.ours)?.name;
   const times = await compare(label(shape, task), runs, ours, threads, TIMING);
   note(`${call}: ${noise().text}`);
   for (const runner of runners.values()) await runner.close();

@@ -67,7 +67,7 @@ export function layerOf(shape: Shape, layerRouter: LayerRouter): Layer {
   return { shape, config, weights, up, down, steps: stepsOf(x, weights, config, numTokens) };
 }
 
-/** Tokens of a decode: token t wants experts tk … tk + k − 1, for all E in turn, so that no cache has their weights. */
+/** Tokens of a decode: token t wants experts t·k … t·k + k − 1, through all E, so that no cache has their weights. */
 function decodeTokens({ dModel, numExperts, expertsPerToken }: Shape, router: Matrix, uniform: Uniform): Matrix {
   const rows = Math.floor(numExperts / expertsPerToken);
   const data = uniform(rows * dModel, 1 / 4);
@@ -83,13 +83,14 @@ function decodeTokens({ dModel, numExperts, expertsPerToken }: Shape, router: Ma
 function thresholdFor(expertsPerToken: number, probs: Matrix): number {
   const wanted = expertsPerToken * probs.rows;
   let [low, high] = [0, 1];
-  for (;;) {
+  while (high - low > 1e-6) {
     const threshold = (low + high) / 2;
     const count = selectThreshold(probs, threshold).expertIndex.length;
     if (Math.abs(count - wanted) <= wanted / 400) return threshold;
     if (count < wanted) low = threshold;
     else high = threshold;
   }
+  throw new RangeError(`no threshold selects ${expertsPerToken} experts per token`);
 }
 
 /** Without a capacity no token knows of another, so one pass of the reference answers all steps. */

@@ -33,12 +33,12 @@ const SHORT: Timing = { rounds: 5, roundMs: 30, warmMs: 0, pauseMs: 0 };
 
 /**
  * Contenders take turns, so that what slows the machine for a while slows all of them; the samples of all rounds are
- * pooled. The others are divided by `ours`, or by the fastest if that does not take part.
+ * pooled. The others are divided by `ours`, or by the fastest without one.
  */
 export async function compare(
   shape: string,
   contenders: ReadonlyMap<string, () => unknown>,
-  ours: string,
+  ours: string | undefined,
   threads = 1,
   timing = SHORT,
 ): Promise<Row[]> {
@@ -52,7 +52,7 @@ export async function compare(
   }
   for (const { samples } of turns) samples.sort((a, b) => a - b);
   const medians = new Map(turns.map(({ name, samples }) => [name, quantile(samples, 0.5)]));
-  const base = medians.get(ours) ?? Math.min(...medians.values());
+  const base = ours === undefined ? Math.min(...medians.values()) : medians.get(ours)!;
   return turns.map(({ name, samples }) => {
     const medianMs = medians.get(name)!;
     const spread = [quantile(samples, 0.25), quantile(samples, 0.75)] as const;

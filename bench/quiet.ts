@@ -30,7 +30,7 @@ interface Probe {
   readonly time: number;
   /** The median time of the loop. */
   readonly spinMs: number;
-  /** How far its 10th and 90th percentiles lie apart, over the median. */
+  /** How far its 25th and 75th percentiles lie apart, over the median. */
   readonly spread: number;
   /** Of the last minute: this process too. */
   readonly load: number;
@@ -46,7 +46,7 @@ function probe(): Probe {
     return performance.now() - start;
   });
   times.sort((a, b) => a - b);
-  const [low, median, high] = [times[5], times[25], times[45]];
+  const [low, median, high] = [times[12], times[25], times[37]];
   const busyMs = cpus().reduce((sum, { times: { user, nice, sys, irq } }) => sum + user + nice + sys + irq, 0);
   const own = process.cpuUsage();
   return {
