@@ -14,7 +14,8 @@ for (const target of targets) {
   if (loaded) kernels.set(`down_f32, ${target}`, loaded);
 }
 
-const rows = cases.flatMap(time);
+const rows: Row[] = [];
+for (const product of cases) rows.push(...(await time(product)));
 const flops = new Map(cases.map(product => [label(product), 2 * product.n * product.m * product.k]));
 report(rows, flops);
 
@@ -23,7 +24,7 @@ function label({ name, n, m, k }: Product): string {
 }
 
 /** Time one product with every contender, once all outputs are within the bound. */
-function time(product: Product): Row[] {
+function time(product: Product): Promise<Row[]> {
   const { n, m, k } = product;
   const [xPtr, biasPtr] = [0, 4 * n * k];
   const [wPtr, yPtr] = [biasPtr + 4 * filled(m), biasPtr + 4 * (k + 1) * filled(m)];
