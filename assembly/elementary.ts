@@ -1,4 +1,5 @@
-import { exp2Raised, expRaised, lower, madd, RAISE, roundTo } from './exp';
+import { exp2Raised, expRaised, lower, RAISE, roundTo } from './exp';
+import { madd } from './vector';
 
 /**
  * out[i] = σ(h[i]): the activations of rule E3, by id: 0 relu, 1 gelu, 2 gelu_tanh, 3 silu.

@@ -1,3 +1,5 @@
+import { madd } from './vector';
+
 /**
  * Exponentials in float32 of four numbers that are not positive, from additions and multiplications alone: in target
  * simd the same bits on every machine. They come multiplied by 2^64, so that they are normal as far as e^-110: what is
@@ -72,11 +74,4 @@ function expm1NearZero(r: v128): v128 {
 function timesPower(m: v128, shifted: v128): v128 {
   const power = i32x4.add(i32x4.shl(shifted, 23), i32x4.splat((127 + 64) << 23));
   return madd(power, m, power);
-}
-
-/** a * b + c, rounded twice in target simd; rounded once in target relaxed where the machine has a fused instruction. */
-// @ts-ignore: decorator
-@inline
-export function madd(a: v128, b: v128, c: v128): v128 {
-  return ASC_FEATURE_RELAXED_SIMD ? f32x4.relaxed_madd(a, b, c) : f32x4.add(f32x4.mul(a, b), c);
 }

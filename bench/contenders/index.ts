@@ -7,8 +7,10 @@ import { onnxruntimeSessions } from './onnxruntime-sessions.js';
 import { plain } from './plain.js';
 import { referenceExperts, referenceLayer } from './reference.js';
 import { tfjs } from './tfjs.js';
+import { wasm } from './wasm.js';
 
 export const contenders: readonly Contender[] = [
+  ...wasm,
   ...runtimes.flatMap(runtime => [
     onnxruntimeMoe(runtime, 'experts'),
     onnxruntimeGraph(runtime),
