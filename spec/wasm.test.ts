@@ -6,7 +6,7 @@ import { type Config, forward, type Matrix, reference, type Weights } from 'xmoe
 import { type LayerCase, outputTensors, readLayerCase } from 'xmoe/layer-case';
 import { runCase } from 'xmoe/oracle';
 import { type WasmBackend, wasmBackend } from 'xmoe/wasm';
-import { activationNames, type Layer, layers, noDrop, routerNames } from './generators.js';
+import { activationNames, type Layer, layerOf, layers, noDrop, routerNames } from './generators.js';
 import { property } from './property.js';
 
 const folder = new URL('../../spec/recordings/', import.meta.url);
@@ -128,6 +128,37 @@ for (const [name, backend] of targets) {
     { share: 0.5 },
   );
 }
+
+test('the first call of a layer, which makes its memory grow, is right for every router', () => {
+  for (const router of routerNames) {
+    for (const numTokens of [1, 19, 600]) {
+      const layer = rounded(
+        layerOf({
+          router,
+          activation: 'swiglu',
+          sizes: { numTokens, numExperts: 8, dModel: 18, dFf: 9 },
+          logits: 'generic',
+          expertValues: 'generic',
+          biases: { up: true, gate: true, down: true },
+          storage: 'f64',
+          threshold: 0.75,
+          topK: 2,
+          noise: true,
+          capacity: { capacityFactor: null },
+          skipExpert: false,
+          auxLossCoef: 0,
+          mask: 'absent',
+          seed: numTokens,
+        }),
+      );
+      const loaded = simd.load(layer.weights, layer.config);
+      const y = bits(loaded.forward(layer.x, layer.inputs));
+      assert.equal(y, bits(loaded.forward(layer.x, layer.inputs)), router);
+      assert.equal(y, bits(forward(simd, layer.x, layer.weights, layer.config, layer.inputs).y), router);
+      loaded.dispose();
+    }
+  }
+});
 
 /** One expert of width 1 on one feature that says `factor` · relu(x). */
 function tiny(factor: number): [Weights, Config] {
