@@ -22,7 +22,8 @@ export function product(
   const xStep = xStride ? xStride : 4, outStep = outStride ? outStride : 4;
   const panelBytes = <usize>(k * panelWidth) << 2;
   // The tiles of a panel call the next one, each its share.
-  const tiles = (numRows + tileRows - 1) / tileRows;
+  const sixes = ASC_FEATURE_RELAXED_SIMD && tileRows == 6;
+  const tiles = sixes ? (numRows + 5) / 6 : (numRows + 3) / 4;
   const step = <usize>((panelWidth << 2) / max(tiles, 1)), aheadBytes = <usize>k * step;
   const wideEnd = lastPanel - ((lastPanel - firstPanel) & 3);
 
@@ -33,7 +34,7 @@ export function product(
     let ahead = panel + 1 < lastPanel ? w + panelBytes : w;
     let x = xPtr, out = outPtr, weights = weightsPtr, left = numRows;
 
-    if (ASC_FEATURE_RELAXED_SIMD && tileRows == 6) {
+    if (sixes) {
       for (; left >= 6; left -= 6, x += 6 * xStep, out += 6 * outStep, weights += 24, ahead += aheadBytes) {
         tile(6, finish, x, xStride, k, w, ahead, step, bias, out, outStride, column, weights);
       }

@@ -30,8 +30,13 @@ export interface Kernels {
 /** The kernels of a target, which import `memory` and nothing else; undefined where the engine has no relaxed SIMD. */
 export function loadKernels(target: Target, memory: WebAssembly.Memory): Kernels | undefined {
   const bytes = readFileSync(new URL(`../../dist/wasm/${target}.wasm`, import.meta.url));
-  if (target === 'relaxed' && !WebAssembly.validate(bytes)) return undefined;
-  return new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory } }).exports;
+  return instantiate(bytes, { env: { memory } }) as Kernels | undefined;
+}
+
+/** The exports of a module; undefined where the engine does not know its instructions. */
+export function instantiate(bytes: Uint8Array, imports: WebAssembly.Imports = {}): unknown {
+  if (!WebAssembly.validate(bytes)) return undefined;
+  return new WebAssembly.Instance(new WebAssembly.Module(bytes), imports).exports;
 }
 
 /** A memory of at least `bytes`, in pages of 64 KiB, filled with 0. */
@@ -49,17 +54,18 @@ export function packed(w: ArrayLike<number>, n: number, k: number, width: number
 }
 
 /** The little of WebAssembly's interface that is used here: TypeScript has it only in its library for browsers. */
-export declare namespace WebAssembly {
+declare namespace WebAssembly {
   class Memory {
     constructor(descriptor: { initial: number });
     readonly buffer: ArrayBuffer;
   }
+  type Imports = { env?: { memory: Memory } };
   class Module {
     constructor(bytes: Uint8Array);
   }
   class Instance {
-    constructor(module: Module, imports: { env: { memory: Memory } });
-    readonly exports: Kernels;
+    constructor(module: Module, imports: Imports);
+    readonly exports: unknown;
   }
   function validate(bytes: Uint8Array): boolean;
 }
