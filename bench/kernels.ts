@@ -62,7 +62,7 @@ function run({ up_f32, down_combine_f32, panelWidth, tileRows }: Kernels, memory
   };
 }
 
-const rows = cases.flatMap((of): Row[] => {
+function time(of: Case): Promise<Row[]> {
   const contenders = new Map<string, () => void>();
   for (const target of targets) {
     const registers = peak(target);
@@ -71,5 +71,8 @@ const rows = cases.flatMap((of): Row[] => {
     if (kernels) contenders.set(`experts, ${target}`, () => kernels(of));
   }
   return compare(label(of), contenders, 'experts, simd');
-});
+}
+
+const rows: Row[] = [];
+for (const of of cases) rows.push(...(await time(of)));
 report(rows, new Map(cases.map(of => [label(of), flopsOf(of)])));
