@@ -1,6 +1,8 @@
-import { activate } from './elementary';
+import { activate_f32 } from './elementary';
 import { product } from './product';
-import { Finish, madd, panelWidth } from './tile';
+import { Finish } from './finish';
+import { panelWidth } from './tile';
+import { madd } from './vector';
 
 /**
  * hidden = σ(x w1ᵀ + b1): an expert's first product, over the rows it was given.
@@ -17,7 +19,7 @@ export function up_f32(
 ): void {
   const width = numPanels * panelWidth;
   product(Finish.STORE, rowsPtr, 0, numRows, k, panelsPtr, biasPtr, hiddenPtr, <usize>width << 2, 0, 0, numPanels);
-  activateAll(hiddenPtr, numRows * width, activation);
+  activate_f32(hiddenPtr, hiddenPtr, numRows * width, activation);
 }
 
 /** hidden = σ(x wgᵀ + bg) ⊙ (x w1ᵀ + b1): the same for a gated expert. */
@@ -67,15 +69,4 @@ export function combine_f32(
       v128.store32_lane(y, madd(weight, v128.load32_zero(out), v128.load32_zero(y)), 0);
     }
   }
-}
-
-/** h = σ(h), for `length` elements, a multiple of 4. */
-// @ts-ignore: decorator
-@inline
-function activateAll(ptr: usize, length: i32, activation: i32): void {
-  const end = ptr + (<usize>length << 2);
-  if (activation == 0) for (; ptr < end; ptr += 16) v128.store(ptr, activate(v128.load(ptr), 0));
-  else if (activation == 1) for (; ptr < end; ptr += 16) v128.store(ptr, activate(v128.load(ptr), 1));
-  else if (activation == 2) for (; ptr < end; ptr += 16) v128.store(ptr, activate(v128.load(ptr), 2));
-  else for (; ptr < end; ptr += 16) v128.store(ptr, activate(v128.load(ptr), 3));
 }

@@ -1,35 +1,25 @@
-/** Lanes of a panel: the outputs that one step of the inner loop works on, in vectors of four. */
+import { finishRow, row } from './finish';
+import { madd } from './vector';
+
+/** The outputs of a panel of packed weights: two vectors of four. */
 export const panelWidth: i32 = 8;
 
-/** The most rows that share the loads of a panel: as many as the registers hold. */
-export const tileRows: i32 = 4;
-
-/** What becomes of a tile's finished sums s. */
-export namespace Finish {
-  /** out = s */
-  export const STORE: i32 = 0;
-  /** out = out * s */
-  export const MULTIPLY: i32 = 1;
-  /** out = out + weight * s */
-  export const ADD_WEIGHTED: i32 = 2;
-}
-
 /**
- * One tile: `rows` rows of x against one panel of w, s[i, j] = Σ x[i, l] w[j, l] + bias[j], and its finish.
+ * `rows` rows (1 to 6) of x against one panel: s[i, j] = Σ x[i, l] w[j, l] + bias[j], handed to `finish`.
  *
- * Order   s[i, j] is one chain of sums from 0 in order of l, then the bias, whatever `rows`; so its bits are the same
- *         in every tile
- * Units   xPtr: the first row where xStride > 0, rows xStride bytes apart; else a list of row addresses (u32). The same
- *         for outPtr and outStride, to whose rows `column` bytes are added
+ * Units   bytes, but for k. xPtr: the first row if xStride > 0, with rows so far apart; else a list of row addresses
+ *         (u32). outPtr and outStride likewise, and `column` is added to each row's address
+ * Order   each sum is one chain from 0 in order of l, then the bias: its bits do not depend on the tile
  *
- * `rows`, `finish` and a stride of 0 are constants where this is called: each call becomes a loop of its own, with its
- * sums in registers.
+ * `rows`, `finish` and a stride of 0 are constants where this is called, so that each call becomes a loop of its own with
+ * its sums in registers: 2 rows + 2 of weights + 1 of x. Weights come from far: from four rows on there is time to read a
+ * byte at aheadPtr, aheadStep further at each step, which calls it to the caches.
  */
 // @ts-ignore: decorator
 @inline
 export function tile(
-  rows: i32, finish: i32, xPtr: usize, xStride: usize, k: i32, panelPtr: usize, biasPtr: usize,
-  outPtr: usize, outStride: usize, column: usize, weightsPtr: usize,
+  rows: i32, finish: i32, xPtr: usize, xStride: usize, k: i32, panelPtr: usize, aheadPtr: usize, aheadStep: usize,
+  biasPtr: usize, outPtr: usize, outStride: usize, column: usize, weightsPtr: usize,
 ): void {
   let x0 = row(xPtr, xStride, 0), x1 = x0, x2 = x0, x3 = x0, x4 = x0, x5 = x0;
   if (rows > 1) x1 = row(xPtr, xStride, 1);
@@ -40,8 +30,8 @@ export function tile(
   let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00;
   let c30 = c00, c31 = c00, c40 = c00, c41 = c00, c50 = c00, c51 = c00;
 
-  let w = panelPtr;
-  const end = panelPtr + <usize>k * (panelWidth * 4);
+  let w = panelPtr, ahead = aheadPtr;
+  const end = w + <usize>(k * panelWidth << 2);
   do {
     const w0 = v128.load(w), w1 = v128.load(w, 16);
     let x = v128.load32_splat(x0); c00 = madd(x, w0, c00); c01 = madd(x, w1, c01); x0 += 4;
@@ -50,7 +40,8 @@ export function tile(
     if (rows > 3) { x = v128.load32_splat(x3); c30 = madd(x, w0, c30); c31 = madd(x, w1, c31); x3 += 4; }
     if (rows > 4) { x = v128.load32_splat(x4); c40 = madd(x, w0, c40); c41 = madd(x, w1, c41); x4 += 4; }
     if (rows > 5) { x = v128.load32_splat(x5); c50 = madd(x, w0, c50); c51 = madd(x, w1, c51); x5 += 4; }
-    w += panelWidth * 4;
+    if (rows > 3) { load<u8>(ahead); ahead += aheadStep; }
+    w += panelWidth << 2;
   } while (w < end);
 
   const b0 = v128.load(biasPtr), b1 = v128.load(biasPtr, 16);
@@ -62,33 +53,57 @@ export function tile(
   if (rows > 5) finishRow(finish, c50, c51, b0, b1, row(outPtr, outStride, 5) + column, weightsPtr + 20);
 }
 
-/** The address of row i: in a matrix with that stride in bytes, or from a list of addresses if the stride is 0. */
+/**
+ * The same for one row against four panels, or two rows against two: few rows leave registers for more weights, and
+ * several streams of them arrive faster than one.
+ *
+ * Of the four pairs of sums, 0 and 2 are of the first row, and each pair is of the next panel; or with two rows, 1 and 3
+ * are of the second row, in the panel of the pair before.
+ */
 // @ts-ignore: decorator
 @inline
-export function row(ptr: usize, stride: usize, i: i32): usize {
-  return stride ? ptr + <usize>i * stride : <usize>load<u32>(ptr + (<usize>i << 2));
-}
+export function wideTile(
+  rows: i32, finish: i32, xPtr: usize, xStride: usize, k: i32, panelPtr: usize, biasPtr: usize,
+  outPtr: usize, outStride: usize, column: usize, weightsPtr: usize,
+): void {
+  const panelBytes = <usize>(k * panelWidth << 2);
+  let x0 = row(xPtr, xStride, 0), x1 = x0;
+  if (rows > 1) x1 = row(xPtr, xStride, 1);
+  let p0 = panelPtr, p1 = p0 + panelBytes, p2 = p1, p3 = p1;
+  if (rows == 1) { p2 += panelBytes; p3 = p2 + panelBytes; }
+  let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
 
-// @ts-ignore: decorator
-@inline
-function finishRow(finish: i32, c0: v128, c1: v128, b0: v128, b1: v128, out: usize, weightPtr: usize): void {
-  let s0 = f32x4.add(c0, b0), s1 = f32x4.add(c1, b1);
-  if (finish == Finish.MULTIPLY) {
-    s0 = f32x4.mul(v128.load(out), s0);
-    s1 = f32x4.mul(v128.load(out, 16), s1);
-  }
-  if (finish == Finish.ADD_WEIGHTED) {
-    const weight = v128.load32_splat(weightPtr);
-    s0 = madd(weight, s0, v128.load(out));
-    s1 = madd(weight, s1, v128.load(out, 16));
-  }
-  v128.store(out, s1, 16);
-  v128.store(out, s0);
-}
+  const end = p1;
+  do {
+    const x = v128.load32_splat(x0);
+    let y = x;
+    if (rows > 1) { y = v128.load32_splat(x1); x1 += 4; }
+    let w0 = v128.load(p0), w1 = v128.load(p0, 16); c00 = madd(x, w0, c00); c01 = madd(x, w1, c01);
+    if (rows == 1) { w0 = v128.load(p1); w1 = v128.load(p1, 16); p1 += panelWidth << 2; }
+    c10 = madd(y, w0, c10); c11 = madd(y, w1, c11);
+    w0 = v128.load(p2); w1 = v128.load(p2, 16); c20 = madd(x, w0, c20); c21 = madd(x, w1, c21);
+    if (rows == 1) { w0 = v128.load(p3); w1 = v128.load(p3, 16); p3 += panelWidth << 2; }
+    c30 = madd(y, w0, c30); c31 = madd(y, w1, c31);
+    x0 += 4;
+    p0 += panelWidth << 2;
+    p2 += panelWidth << 2;
+  } while (p0 < end);
 
-/** a * b + c, rounded twice in target simd; rounded once in target relaxed where the machine has a fused instruction. */
-// @ts-ignore: decorator
-@inline
-export function madd(a: v128, b: v128, c: v128): v128 {
-  return ASC_FEATURE_RELAXED_SIMD ? f32x4.relaxed_madd(a, b, c) : f32x4.add(f32x4.mul(a, b), c);
+  const out0 = row(outPtr, outStride, 0) + column;
+  let b0 = v128.load(biasPtr), b1 = v128.load(biasPtr, 16);
+  finishRow(finish, c00, c01, b0, b1, out0, weightsPtr);
+  if (rows > 1) {
+    const out1 = row(outPtr, outStride, 1) + column;
+    finishRow(finish, c10, c11, b0, b1, out1, weightsPtr + 4);
+    b0 = v128.load(biasPtr, 32); b1 = v128.load(biasPtr, 48);
+    finishRow(finish, c20, c21, b0, b1, out0 + 32, weightsPtr);
+    finishRow(finish, c30, c31, b0, b1, out1 + 32, weightsPtr + 4);
+  } else {
+    b0 = v128.load(biasPtr, 32); b1 = v128.load(biasPtr, 48);
+    finishRow(finish, c10, c11, b0, b1, out0 + 32, weightsPtr);
+    b0 = v128.load(biasPtr, 64); b1 = v128.load(biasPtr, 80);
+    finishRow(finish, c20, c21, b0, b1, out0 + 64, weightsPtr);
+    b0 = v128.load(biasPtr, 96); b1 = v128.load(biasPtr, 112);
+    finishRow(finish, c30, c31, b0, b1, out0 + 96, weightsPtr);
+  }
 }

@@ -1,8 +1,9 @@
 /** The door: every kind of bad input is refused before anything runs, by one line that names it. */
 import assert from 'node:assert/strict';
+import { test } from 'node:test';
 import fc from 'fast-check';
 import { type Backend, backward, type Config, checkLayer, forward, type Matrix, reference } from 'xmoe';
-import { type Layer, layers, routerNames, type Wanted } from './generators.js';
+import { type Layer, layers, noDrop, routerNames, type Wanted } from './generators.js';
 import { property } from './property.js';
 import { variablesOf } from './slopes.js';
 import { matrixOf } from './values.js';
@@ -167,32 +168,31 @@ const faults: Record<string, Fault> = {
   'an expert too few': {
     spoil: ({ weights }) => ({ weights: { ...weights, up: weights.up.slice(1) } }),
     error: RangeError,
-    message: ({ config: { numExperts: n } }) => `"weights.up" expected ${n} matrices (config.numExperts), got ${n - 1}`,
+    message: ({ config: { numExperts: n } }) => `"weights.up" expected ${n} matrices (numExperts), got ${n - 1}`,
   },
   'a down projection too many': {
     spoil: ({ weights }) => ({ weights: { ...weights, down: [...weights.down, weights.down[0]] } }),
     error: RangeError,
-    message: ({ config: { numExperts: n } }) => `"weights.down" expected ${n} matrices, got ${n + 1}`,
+    message: ({ config: { numExperts: n } }) => `"weights.down" expected ${n} matrices (numExperts), got ${n + 1}`,
   },
   'a gate that is missing': {
     wanted: { activations: ['swiglu', 'geglu'] },
     spoil: ({ weights: { gate: _, ...weights } }) => ({ weights }),
     error: TypeError,
-    message: ({ config: { numExperts: n, activation } }) =>
-      `"weights.gate" expected ${n} matrices for activation "${activation}", got none`,
+    message: ({ config: { numExperts: n } }) => `"weights.gate" expected a list of ${n} matrices, got none`,
   },
   'a gate that nothing uses': {
     wanted: { activations: ['relu', 'gelu', 'gelu_tanh', 'silu'] },
     spoil: ({ weights }) => ({ weights: { ...weights, gate: weights.up } }),
     error: TypeError,
     message: ({ config: { numExperts: n, activation } }) =>
-      `"weights.gate" expected nothing for activation "${activation}", got ${n}`,
+      `"weights.gate" expected nothing for activation "${activation}", got a list of ${n}`,
   },
   'a gate bias that nothing uses': {
     wanted: { activations: ['relu', 'gelu', 'gelu_tanh', 'silu'] },
     spoil: ({ weights }) => ({ weights: { ...weights, gateBias: matrixOf(1, 1, () => 0) } }),
     error: TypeError,
-    message: () => '"weights.gateBias" expected nothing without a gate, got a matrix',
+    message: () => /^"weights\.gateBias" expected nothing for activation ".*", got an object$/,
   },
   'a router of that name': {
     spoil: changedConfig({ router: 'softmax' }),
@@ -303,13 +303,13 @@ const faults: Record<string, Fault> = {
     wanted: { routers: ['hash'] },
     spoil: changedInputs(() => ({ tokenIds: undefined })),
     error: TypeError,
-    message: () => '"inputs.tokenIds" expected integers, got undefined',
+    message: () => '"inputs.tokenIds" expected Int32Array, got none',
   },
   'a hash table that is missing': {
     wanted: { routers: ['hash'] },
     spoil: changedInputs(() => ({ hashTable: undefined })),
     error: TypeError,
-    message: () => '"inputs.hashTable" expected integers, got undefined',
+    message: () => '"inputs.hashTable" expected Int32Array, got none',
   },
   'a token id outside the table': {
     wanted: { routers: ['hash'] },
@@ -437,3 +437,48 @@ property(
   },
   ['float32', 'float64'],
 );
+
+/** Wrong kinds that no type checker saw. */
+const untyped: [string, (layer: Layer) => object, RegExp][] = [
+  ['no weights', () => ({ weights: undefined }), /^"weights" expected an object, got none$/],
+  ['no config', () => ({ config: null }), /^"config" expected an object, got null$/],
+  ['inputs of null', () => ({ inputs: null }), /^"inputs" expected an object, got null$/],
+  [
+    'one matrix for all experts',
+    l => ({ weights: { ...l.weights, up: l.weights.up[0] } }),
+    /^"weights.up" expected a list of \d+ matrices, got an object$/,
+  ],
+  [
+    'a bias of null',
+    l => ({ weights: { ...l.weights, upBias: null } }),
+    /^"weights.upBias" expected a matrix .*, got null$/,
+  ],
+  ['a mask of null', () => ({ inputs: { tokenMask: null } }), /^"inputs.tokenMask" expected Uint8Array, got null$/],
+  [
+    'a mask that is a list',
+    l => ({ inputs: { tokenMask: Array(l.x.rows).fill(1) } }),
+    /^"inputs.tokenMask" expected Uint8Array, got a list of \d+$/,
+  ],
+];
+
+for (const [what, spoil, message] of untyped) {
+  test(`R4 refuses ${what}`, () => {
+    const [layer] = fc.sample(layers({ routers: ['threshold'], capacities: noDrop, masks: ['absent'] }), {
+      numRuns: 1,
+      seed: 1,
+    });
+    const { x, weights, config, inputs } = { ...layer, ...spoil(layer) } as Layer;
+    assert.throws(() => forward(reference, x, weights, config, inputs), { name: 'TypeError', message });
+  });
+}
+
+test('R4 refuses the trace of another call', () => {
+  const [one, other] = fc
+    .sample(layers({ capacities: noDrop, masks: ['absent'] }), { numRuns: 20, seed: 2 })
+    .filter(({ x }, i, list) => list.findIndex(l => l.x.rows === x.rows) === i);
+  const trace = forward(reference, other.x, other.weights, other.config, other.inputs);
+  assert.throws(
+    () => backward(trace, one.x, one.weights, one.config, one.gradY, one.inputs),
+    /^RangeError: "trace.y" expected the shape of x/,
+  );
+});

@@ -274,8 +274,8 @@ function repeated(seed: number, tensor: number, row: number): number {
 function weightsOf(recipe: Recipe, numRouterRows: number, stored: (a: Matrix) => Matrix): Weights {
   const { activation, expertValues, biases, seed } = recipe;
   const { numExperts, dModel, dFf } = recipe.sizes;
-  const value = (fanIn: number, ...place: number[]) => {
-    const u = uniform(seed, ...place);
+  const value = (fanIn: number, tensor: number, e: number, i: number, j = 0) => {
+    const u = uniform(seed, tensor, e, i, j);
     return expertValues === 'integers' ? integer(u, -2, 2) : generic(u) / Math.sqrt(fanIn);
   };
   const perExpert = (tensor: number, rows: number, cols: number) =>

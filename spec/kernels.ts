@@ -4,21 +4,53 @@ import { readFileSync } from 'node:fs';
 export const targets = ['simd', 'relaxed'] as const;
 export type Target = (typeof targets)[number];
 
-/** What assembly/index.ts exports. */
+/** Why a test of target relaxed does not run. */
+export const NO_RELAXED = 'this engine has no relaxed SIMD; Node 20 has it with --experimental-wasm-relaxed-simd';
+
+type Numbers<Count extends number, List extends number[] = []> = List['length'] extends Count
+  ? List
+  : Numbers<Count, [...List, number]>;
+type Kernel<Count extends number> = (...numbers: Numbers<Count>) => void;
+
+/** What assembly/index.ts exports; the parameters are documented there. */
 export interface Kernels {
-  linear_f32(xPtr: number, wPtr: number, biasPtr: number, yPtr: number, n: number, m: number, k: number): void;
+  readonly panelWidth: { readonly value: number };
+  readonly tileRows: { value: number };
+  readonly up_f32: Kernel<8>;
+  readonly up_gated_f32: Kernel<10>;
+  readonly down_f32: Kernel<10>;
+  readonly down_combine_f32: Kernel<10>;
+  readonly combine_f32: Kernel<6>;
+  readonly route_f32: Kernel<7>;
+  readonly softmax_f32: Kernel<4>;
+  readonly activate_f32: Kernel<4>;
+  readonly sigmoid_f32: Kernel<3>;
 }
 
 /** The kernels of a target, which import `memory` and nothing else; undefined where the engine has no relaxed SIMD. */
 export function loadKernels(target: Target, memory: WebAssembly.Memory): Kernels | undefined {
   const bytes = readFileSync(new URL(`../../dist/wasm/${target}.wasm`, import.meta.url));
-  if (target === 'relaxed' && !WebAssembly.validate(bytes)) return undefined;
-  return new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory } }).exports;
+  return instantiate(bytes, { env: { memory } }) as Kernels | undefined;
+}
+
+/** The exports of a module; undefined where the engine does not know its instructions. */
+export function instantiate(bytes: Uint8Array, imports: WebAssembly.Imports = {}): unknown {
+  if (!WebAssembly.validate(bytes)) return undefined;
+  return new WebAssembly.Instance(new WebAssembly.Module(bytes), imports).exports;
 }
 
 /** A memory of at least `bytes`, in pages of 64 KiB, filled with 0. */
 export function memoryOf(bytes: number): WebAssembly.Memory {
   return new WebAssembly.Memory({ initial: Math.ceil(bytes / 65536) });
+}
+
+/** w [n, k], dense -> panels of `width` outputs: w[p · width + j, l] at (p · k + l) · width + j, zeros past the last. */
+export function packed(w: ArrayLike<number>, n: number, k: number, width: number): Float64Array {
+  const panels = new Float64Array(Math.ceil(n / width) * width * k);
+  for (let o = 0; o < n; o++) {
+    for (let l = 0; l < k; l++) panels[(Math.floor(o / width) * k + l) * width + (o % width)] = w[o * k + l];
+  }
+  return panels;
 }
 
 /** The little of WebAssembly's interface that is used here: TypeScript has it only in its library for browsers. */
@@ -27,12 +59,13 @@ declare namespace WebAssembly {
     constructor(descriptor: { initial: number });
     readonly buffer: ArrayBuffer;
   }
+  type Imports = { env?: { memory: Memory } };
   class Module {
     constructor(bytes: Uint8Array);
   }
   class Instance {
-    constructor(module: Module, imports: { env: { memory: Memory } });
-    readonly exports: Kernels;
+    constructor(module: Module, imports: Imports);
+    readonly exports: unknown;
   }
   function validate(bytes: Uint8Array): boolean;
 }

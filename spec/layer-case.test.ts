@@ -131,7 +131,11 @@ const faults: [string, Uint8Array, RegExp][] = [
   ],
   ['transposed experts', changed(t => t.set('experts.up_proj', floats([2, 2, 1]))), /expected shape \[/],
   ['a gate without its activation', configured({ activation: 'silu' }), /"weights.gate" expected nothing/],
-  ['an activation without its gate', changed(t => t.delete('experts.gate_proj')), /"weights.gate" expected 2 matrices/],
+  [
+    'an activation without its gate',
+    changed(t => t.delete('experts.gate_proj')),
+    /"weights.gate" expected a list of 2 matrices/,
+  ],
   ['x of integers', changed(t => t.set('x', fromIntegers([1, 2, 3, 4, 5, 6], [3, 2], 'I32'))), /"x"/],
   [
     'a NaN in a weight',

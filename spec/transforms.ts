@@ -45,14 +45,46 @@ export function reorderExperts(layer: Layer, columns: readonly number[]): Layer 
   };
 }
 
+/** The same columns of logits, but the skip expert computes: zeros. */
+export function withoutSkipping(layer: Layer): Layer {
+  const { skipExpert: _, ...config } = layer.config;
+  const { router, up, upBias, gate, gateBias, down, downBias } = layer.weights;
+  const withFirst = (list: readonly Matrix[]) => [zerosLike(list[0], list[0].rows), ...list];
+  const withFirstRow = (a: Matrix) => {
+    const wider = zerosLike(a, a.rows + 1);
+    wider.data.set(a.data, a.cols);
+    return wider;
+  };
+  return {
+    ...layer,
+    config: { ...config, numExperts: config.numExperts + 1 },
+    weights: {
+      router,
+      up: withFirst(up),
+      down: withFirst(down),
+      ...(upBias && { upBias: withFirstRow(upBias) }),
+      ...(gate && { gate: withFirst(gate) }),
+      ...(gateBias && { gateBias: withFirstRow(gateBias) }),
+      ...(downBias && { downBias: withFirstRow(downBias) }),
+    },
+  };
+}
+
+function zerosLike({ cols, data }: Matrix, rows: number): Matrix {
+  return {
+    rows,
+    cols,
+    data: data instanceof Float32Array ? new Float32Array(rows * cols) : new Float64Array(rows * cols),
+  };
+}
+
 /** The listed rows, as often as they are listed. */
 export function takeRows(a: Matrix, rows: readonly number[]): Matrix {
-  const size = rows.length * a.cols;
-  const data = a.data instanceof Float32Array ? new Float32Array(size) : new Float64Array(size);
+  const taken = zerosLike(a, rows.length);
   rows.forEach((from, to) => {
-    data.set(a.data.subarray(from * a.cols, (from + 1) * a.cols), to * a.cols);
+    taken.data.set(a.data.subarray(from * a.cols, (from + 1) * a.cols), to * a.cols);
   });
-  return { rows: rows.length, cols: a.cols, data };
+  return taken;
 }
 
 function takeColumns(a: Matrix, columns: readonly number[]): Matrix {

@@ -1,15 +1,16 @@
 /** Numbers that follow from a seed and a place alone: a case that shrinks keeps the numbers it does not lose. */
 import type { Matrix } from 'xmoe';
 
-/** From 0 up to 1, another number for each seed and place. The mixing is the end of MurmurHash3 (A. Appleby). */
-export function uniform(seed: number, ...place: number[]): number {
-  let hash = seed | 0;
-  for (const key of place) {
-    hash = Math.imul(hash ^ (key + 0x9e3779b9), 0x85ebca6b);
-    hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-    hash ^= hash >>> 16;
-  }
-  return (hash >>> 0) / 2 ** 32;
+/** From 0 up to 1, another number for each seed and place. */
+export function uniform(seed: number, a: number, b = 0, c = 0, d = 0): number {
+  return (mixed(mixed(mixed(mixed(seed, a), b), c), d) >>> 0) / 2 ** 32;
+}
+
+/** 32 bits of both. The mixing is the end of MurmurHash3 (A. Appleby). */
+function mixed(hash: number, key: number): number {
+  let bits = Math.imul(hash ^ (key + 0x9e3779b9), 0x85ebca6b);
+  bits = Math.imul(bits ^ (bits >>> 13), 0xc2b2ae35);
+  return bits ^ (bits >>> 16);
 }
 
 /** Mean 0 and variance 1, from a uniform number; its products are not exact in float64. */
@@ -24,7 +25,8 @@ export function integer(u: number, low: number, high: number): number {
 
 /** The matrix of these values. */
 export function matrixOf(rows: number, cols: number, value: (i: number, j: number) => number): Matrix {
-  const data = Float64Array.from({ length: rows * cols }, (_, index) => value(Math.floor(index / cols), index % cols));
+  const data = new Float64Array(rows * cols);
+  for (let i = 0; i < rows; i++) for (let j = 0; j < cols; j++) data[i * cols + j] = value(i, j);
   return { rows, cols, data };
 }
 

@@ -26,7 +26,8 @@ export function planWithinCapacity(
 ): DispatchPlan {
   if (routers[config.router].dropOrder === 'none' || config.capacityFactor === null) {
     const kept = new Uint8Array(selection.expertIndex.length).fill(1);
-    return planOf(selection, kept, largestMagnitude(countPerExpert(selection)), routing, config);
+    const received = countPerExpert(selection).subarray(config.skipExpert ? 1 : 0);
+    return planOf(selection, kept, largestMagnitude(received), routing, config);
   }
   const numTokens = numRealTokens(selection.numTokens, inputs.tokenMask);
   const capacity = capacityOf(numTokens, config.capacityFactor, config.minCapacity ?? 4, config.numExperts);

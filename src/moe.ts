@@ -8,7 +8,7 @@ import { route, routeBackward } from './router.js';
 import { routers } from './selection/routers.js';
 import { costOf, statisticsOf } from './statistics.js';
 import type { Backend, Config, Gradients, Matrix, RoutingInputs, Trace, Weights } from './types.js';
-import { checkGradY, checkInputs, checkLayer, checkRouting } from './validate.js';
+import { checkBackward, checkInputs, checkLayer, checkRouting } from './validate.js';
 
 /** The definition of XMoE: the five stages of this folder, float64 from end to end. */
 export const reference: Backend = {
@@ -79,7 +79,7 @@ export function backward(
   gradY: Matrix,
   inputs: RoutingInputs = {},
 ): Gradients {
-  checkGradY(gradY, x);
+  checkBackward(gradY, trace, x);
   const { routing, plan, experts, y } = trace;
   const alpha = config.auxLossCoef ?? 0;
   const gradCombine = combineBackward(gradY, experts.out, plan);

@@ -96,7 +96,7 @@ export interface DispatchPlan {
   readonly selection: Selection;
   /** Parallel to `selection.expertIndex`: 1 = kept, 0 = dropped. */
   readonly kept: Uint8Array;
-  /** C: the rows an expert accepts. Where nothing is dropped, the largest count that an expert received. */
+  /** C: the rows an expert accepts. Where nothing is dropped, the largest count that a real expert received. */
   readonly capacity: number;
   /** [E + 1] */
   readonly expertOffsets: Int32Array;

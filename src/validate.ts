@@ -1,9 +1,9 @@
 /** The door: bad input is refused here with one clear line; the stages inside trust what passed. */
 import { activations } from './activations.js';
-import { checkObject, finite, integer, oneOf, show } from './check.js';
+import { checkObject, finite, integer, oneOf, show, unexpected } from './check.js';
 import { numColumns, routers } from './selection/routers.js';
 import { numRealTokens } from './selection/selection.js';
-import type { ActivationName, Config, Matrix, RouterName, Routing, RoutingInputs, Weights } from './types.js';
+import type { ActivationName, Config, Matrix, RouterName, Routing, RoutingInputs, Trace, Weights } from './types.js';
 
 /** Weights and config that fit together, finite throughout. */
 export function checkLayer(weights: Weights, config: Config): void {
@@ -35,36 +35,35 @@ function checkConfig(config: Config): void {
 function checkWeights(weights: Weights, config: Config): void {
   checkObject('weights', weights);
   const { router, up, upBias, gate, gateBias, down, downBias } = weights;
-  const { numExperts } = config;
-  const { gated } = activations[config.activation];
-  if (!Array.isArray(up) || up.length !== numExperts) {
-    throw new RangeError(`"weights.up" expected ${numExperts} matrices (config.numExperts), got ${count(up)}`);
-  }
-  if (gated !== (gate !== undefined)) {
-    const expected = gated ? `${numExperts} matrices` : 'nothing';
-    throw new TypeError(
-      `"weights.gate" expected ${expected} for activation "${config.activation}", got ${count(gate)}`,
-    );
-  }
-  if (gateBias && !gated) throw new TypeError('"weights.gateBias" expected nothing without a gate, got a matrix');
+  const { numExperts, activation } = config;
+  checkList('weights.up', up, numExperts);
   checkMatrix('weights.up[0]', up[0]);
   const { rows: dFf, cols: dModel } = up[0];
-  if (dFf < 1 || dModel < 1)
-    throw new RangeError(`"weights.up[0]" expected at least one row and column, got ${shape(up[0])}`);
-  checkMatrix('weights.router', router, [config.router === 'hash' ? 0 : numColumns(config), dModel], 'E x d_model');
-  const perExpert = (name: string, list: readonly Matrix[] | undefined, rows: number, cols: number, words: string) => {
-    if (list?.length !== numExperts)
-      throw new RangeError(`"${name}" expected ${numExperts} matrices, got ${count(list)}`);
+  integer('weights.up[0].rows', dFf, 1);
+  integer('weights.up[0].cols', dModel, 1);
+  const experts = (name: string, list: readonly Matrix[], rows: number, cols: number, words: string) => {
+    checkList(name, list, numExperts);
     list.forEach((a, e) => {
       checkMatrix(`${name}[${e}]`, a, [rows, cols], words);
     });
   };
-  perExpert('weights.up', up, dFf, dModel, 'd_ff x d_model');
-  if (gate) perExpert('weights.gate', gate, dFf, dModel, 'd_ff x d_model');
-  perExpert('weights.down', down, dModel, dFf, 'd_model x d_ff');
-  if (upBias) checkMatrix('weights.upBias', upBias, [numExperts, dFf], 'E x d_ff');
-  if (gateBias) checkMatrix('weights.gateBias', gateBias, [numExperts, dFf], 'E x d_ff');
-  if (downBias) checkMatrix('weights.downBias', downBias, [numExperts, dModel], 'E x d_model');
+  const bias = (name: string, a: Matrix | undefined, cols: number, words: string) => {
+    if (a !== undefined) checkMatrix(name, a, [numExperts, cols], words);
+  };
+  checkMatrix('weights.router', router, [config.router === 'hash' ? 0 : numColumns(config), dModel], 'E x d_model');
+  experts('weights.up', up, dFf, dModel, 'd_ff x d_model');
+  experts('weights.down', down, dModel, dFf, 'd_model x d_ff');
+  bias('weights.upBias', upBias, dFf, 'E x d_ff');
+  bias('weights.downBias', downBias, dModel, 'E x d_model');
+  if (activations[activation].gated) {
+    experts('weights.gate', gate!, dFf, dModel, 'd_ff x d_model');
+    bias('weights.gateBias', gateBias, dFf, 'E x d_ff');
+  } else {
+    for (const [name, value] of Object.entries({ gate, gateBias })) {
+      if (value === undefined) continue;
+      throw unexpected(TypeError, `weights.${name}`, `nothing for activation "${activation}"`, show(value));
+    }
+  }
 }
 
 /** The tokens of one call, and what its router needs besides them. */
@@ -73,23 +72,33 @@ export function checkInputs(x: Matrix, dModel: number, config: Config, inputs: R
   checkObject('inputs', inputs);
   const { noise, tokenIds, hashTable, tokenMask } = inputs;
   const numTokens = x.rows;
-  if (tokenMask) indices('inputs.tokenMask', tokenMask, 2, numTokens);
-  if (config.router === 'topk' && noise) checkMatrix('inputs.noise', noise, [numTokens, numColumns(config)], 'T x E');
+  if (tokenMask !== undefined) checkIndices('inputs.tokenMask', tokenMask, Uint8Array, 2, numTokens);
+  if (config.router === 'topk' && noise !== undefined) {
+    checkMatrix('inputs.noise', noise, [numTokens, numColumns(config)], 'T x E');
+  }
   if (config.router === 'hash') {
-    indices('inputs.hashTable', hashTable, numColumns(config));
-    indices('inputs.tokenIds', tokenIds, hashTable!.length, numTokens);
+    checkIndices('inputs.hashTable', hashTable, Int32Array, numColumns(config));
+    checkIndices('inputs.tokenIds', tokenIds, Int32Array, hashTable!.length, numTokens);
   }
   const numReal = numRealTokens(numTokens, tokenMask);
   if (config.router === 'base_train' && numReal % numColumns(config) !== 0) {
-    throw new RangeError(
-      `"x" expected tokens in a multiple of the ${numColumns(config)} experts (base_train), got ${numReal}`,
-    );
+    const expected = `tokens in a multiple of the ${numColumns(config)} experts (base_train)`;
+    throw unexpected(RangeError, 'x', expected, String(numReal));
   }
 }
 
 /** Finite x and Wr whose products overflow are refused too: no route without logits (rule R4). */
 export function checkRouting({ logits }: Routing): void {
   checkMatrix('logits', logits);
+}
+
+/** A cotangent, and a trace that is of this very call. */
+export function checkBackward(gradY: Matrix, trace: Trace, x: Matrix): void {
+  checkObject('trace', trace);
+  checkGradY(gradY, x);
+  if (trace.y.rows !== x.rows || trace.y.cols !== x.cols) {
+    throw unexpected(RangeError, 'trace.y', `the shape of x ${shape(x)}`, shape(trace.y));
+  }
 }
 
 export function checkGradY(gradY: Matrix, x: Matrix): void {
@@ -121,18 +130,28 @@ function checkMatrix(name: string, a: Matrix, expected?: readonly [number | unde
 }
 
 /** Integers from 0 up to `bound`; exactly `length` of them where that is given. */
-function indices(name: string, values: ArrayLike<number> | undefined, bound: number, length?: number): void {
-  if (values === undefined) throw new TypeError(`"${name}" expected integers, got undefined`);
+function checkIndices(
+  name: string,
+  values: unknown,
+  kind: typeof Uint8Array | typeof Int32Array,
+  bound: number,
+  length?: number,
+): void {
+  if (!(values instanceof kind)) throw unexpected(TypeError, name, kind.name, show(values));
   if (length !== undefined && values.length !== length) {
-    throw new RangeError(`"${name}" expected ${length} values (T), got ${values.length}`);
+    throw unexpected(RangeError, name, `${length} values (T)`, String(values.length));
   }
-  const bad = Array.from(values).findIndex(value => !(Number.isInteger(value) && value >= 0 && value < bound));
-  if (bad >= 0)
-    throw new RangeError(`"${name}" expected integers from 0 to ${bound - 1}, got ${values[bad]} at [${bad}]`);
+  for (let i = 0; i < values.length; i++) {
+    if (values[i] >= 0 && values[i] < bound) continue;
+    const expected = bound === 0 ? 'no values, the table being empty' : `integers from 0 to ${bound - 1}`;
+    throw unexpected(RangeError, name, expected, `${values[i]} at [${i}]`);
+  }
 }
 
-function count(list: readonly unknown[] | undefined): string {
-  return list === undefined ? 'none' : String(list.length);
+function checkList(name: string, list: unknown, length: number): void {
+  if (!Array.isArray(list)) throw unexpected(TypeError, name, `a list of ${length} matrices`, show(list));
+  if (list.length !== length)
+    throw unexpected(RangeError, name, `${length} matrices (numExperts)`, String(list.length));
 }
 
 function shape(a: Matrix): string {

@@ -10,7 +10,7 @@ export interface Kernels {
   /** Outputs of a panel of the experts' products: weights are packed for it. */
   readonly panelWidth: { readonly value: number };
   // biome-ignore format: a line a kernel
-  route_f32(xPtr: number, panelsPtr: number, logitsPtr: number, numTokens: number, k: number, numExperts: number): void;
+  route_f32(xPtr: number, panelsPtr: number, logitsPtr: number, scratchPtr: number, numTokens: number, k: number, numExperts: number): void;
   softmax_f32(logitsPtr: number, probsPtr: number, numTokens: number, numExperts: number): void;
   sigmoid_f32(logitsPtr: number, outPtr: number, n: number): void;
   // biome-ignore format: a line a kernel

@@ -36,7 +36,7 @@ function routeOn({ memory, kernels, packed }: OpenLayer, xPtr: number, numTokens
   const length = numTokens * numLogits;
   const [logitsPtr, probsPtr] = [memory.allocate(4 * length), memory.allocate(4 * length)];
   if (numLogits > 0) {
-    kernels.route_f32(xPtr, routerPtr, logitsPtr, numTokens, dModel, numLogits);
+    kernels.route_f32(xPtr, routerPtr, logitsPtr, memory.allocate(16 * dModel), numTokens, dModel, numLogits);
     kernels.softmax_f32(logitsPtr, probsPtr, numTokens, numLogits);
   }
   const view = (ptr: number) => ({ rows: numTokens, cols: numLogits, data: memory.floats(ptr, length) });
