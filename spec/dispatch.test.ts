@@ -20,14 +20,16 @@ property(
   fc.noBias(
     fc.record({
       numTokens: fc.oneof(fc.integer({ min: 0, max: 40 }), fc.integer({ min: 0, max: 100_000 })),
-      isMultiple: fc.boolean(),
+      whole: fc.constantFrom('neither', 'T/E', '8γ/E'),
       eighths: fc.oneof(fc.integer({ min: 0, max: 16 }), fc.integer({ min: 0, max: 1000 })),
       minCapacity: fc.integer({ min: 0, max: 8 }),
       numExperts: fc.integer({ min: 1, max: 40 }),
     }),
   ),
-  ({ numTokens: some, isMultiple, eighths, minCapacity, numExperts }, reach) => {
-    const numTokens = isMultiple ? 8 * some * numExperts : some;
+  ({ numTokens: some, whole, eighths: factor, minCapacity, numExperts }, reach) => {
+    // γ·T/E is an integer where E divides T or 8γ, whatever T/E and γ/E round to
+    const numTokens = whole === 'neither' ? some : 8 * some * (whole === 'T/E' ? numExperts : 1);
+    const eighths = whole === '8γ/E' ? numExperts * (factor % 8) : factor;
     const capacity = capacityOf(numTokens, eighths / 8, minCapacity, numExperts);
     const [pairs, seats] = [eighths * numTokens, 8 * numExperts]; // both in eighths: integers
     assert.ok(Number.isInteger(capacity) && capacity >= Math.min(numTokens, minCapacity) && capacity <= numTokens);
@@ -39,6 +41,7 @@ property(
     if (capacity === numTokens && pairs > seats * numTokens) reach('T decides');
   },
   ['rounded up', 'without a rest', 'the minimum decides', 'T decides'],
+  { share: 10 },
 );
 
 property(

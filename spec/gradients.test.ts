@@ -18,9 +18,10 @@ function gradientsOf(layer: Layer): { trace: Trace; gradients: Gradients } {
 
 /** Every gradient along its own random direction against central differences. */
 function assertSlopes(layer: Layer, seed: number, reach: (place: string) => void): void {
-  const { gradients, trace } = gradientsOf(layer);
+  const run = gradientsOf(layer);
+  const { plan } = run.trace;
   variablesOf(layer).forEach((variable, i) => {
-    const slope = slopeOf(layer, variable, gradients, seed + i);
+    const slope = slopeOf(layer, variable, run, seed + i);
     if (slope === undefined) return;
     const { ofGradient, ofDifferences, allowed } = slope;
     assertWithin(ofGradient, ofDifferences, allowed, `the slope of the loss in ${variable.name}`);
@@ -28,15 +29,15 @@ function assertSlopes(layer: Layer, seed: number, reach: (place: string) => void
     reach(variable.name);
     reach(layer.config.router);
     reach(layer.config.activation);
-    if (trace.plan.kept.includes(0)) reach('drops');
+    if (plan.kept.includes(0)) reach('drops');
     if (layer.inputs.tokenMask?.includes(0)) reach('padding');
-    if (trace.plan.selection.numExperts > layer.config.numExperts) reach('a skip expert');
+    if (plan.selection.numExperts > layer.config.numExperts) reach('a skip expert');
   });
 }
 
 property(
   'G2 the gradients of a softmax router are the slopes of the loss, where no decision and no kink is crossed',
-  fc.tuple(layers({ routers: softmaxRouters, masks: ['absent', 'some padded'], maxSize: 7, large: false }), fc.nat()),
+  fc.tuple(layers({ routers: softmaxRouters, masks: ['absent', 'some padded'], maxSize: 6, large: false }), fc.nat()),
   ([layer, seed], reach) => assertSlopes(layer, seed, reach),
   [...softmaxRouters, 'x', 'router', 'drops', 'padding', 'a skip expert'],
 );
@@ -96,10 +97,10 @@ property(
   'G2 what reaches the logits of a softmax router sums to 0 over the experts',
   layers({ routers: softmaxRouters }),
   (layer, reach) => {
-    const { gradients } = gradientsOf(layer);
+    const { trace, gradients } = gradientsOf(layer);
     const { router } = gradients.weights;
     // each ∂z is p_e (∂p_e − ⟨p, ∂p⟩): the terms of a column of ∂Wr cancel, to the rounding of their sizes
-    const largest = Math.max(0, ...layer.x.data.map(Math.abs)) * largestGradP(layer);
+    const largest = Math.max(0, ...layer.x.data.map(Math.abs)) * largestGradP(layer, trace);
     const allowed = 8 * (router.rows + layer.x.rows + 4) * U * layer.x.rows * largest;
     if (router.rows > 1 && router.data.some(value => Math.abs(value) > 1e3 * allowed)) reach('a gradient');
     for (let c = 0; c < router.cols; c++) {
@@ -111,9 +112,7 @@ property(
 );
 
 /** More than any |∂p|: |⟨gradY, out⟩| and |α|·E/T. */
-function largestGradP(layer: Layer): number {
-  const { trace } = gradientsOf(layer);
-  const { plan, experts } = trace;
+function largestGradP(layer: Layer, { plan, experts }: Trace): number {
   const products = Array.from(plan.tokenIndex, (t, i) => {
     const g = rowOf(layer.gradY, t);
     return total(rowOf(experts.out, i).map((value, c) => Math.abs(value * g[c])));
@@ -121,10 +120,16 @@ function largestGradP(layer: Layer): number {
   return Math.max(0, ...products) + Math.abs(layer.config.auxLossCoef ?? 0) * plan.selection.numExperts;
 }
 
-property('G5 Hash has no gradient for a router', layers({ routers: ['hash'] }), layer => {
-  const { router } = gradientsOf(layer).gradients.weights;
-  assert.deepEqual([router.rows, router.cols], [0, layer.x.cols]);
-});
+property(
+  'G5 Hash has no gradient for a router',
+  layers({ routers: ['hash'] }),
+  layer => {
+    const { router } = gradientsOf(layer).gradients.weights;
+    assert.deepEqual([router.rows, router.cols], [0, layer.x.cols]);
+  },
+  [],
+  { share: 0.25 },
+);
 
 property(
   'G6 padded tokens, and without α those that lost all their experts, have no gradient',
@@ -192,7 +197,7 @@ property(
 
 property(
   'G1 the loss is Σ(y ⊙ gradY) + α·l_aux, and its gradients are linear in gradY',
-  layers(),
+  layers({ large: false }),
   (layer, reach) => {
     const { trace, gradients } = gradientsOf(layer);
     const terms = Array.from(trace.y.data, (y, i) => y * layer.gradY.data[i]);

@@ -105,6 +105,19 @@ property(
 );
 
 property(
+  'M2 only real tokens have margins, and a router that compares no neighbours has none',
+  layers({ masks: ['some padded'], large: false }),
+  (layer, reach) => {
+    const { margins, config } = decide(layer);
+    const real = realTokens(layer.x.rows, layer.inputs);
+    for (const { token } of margins) assert.ok(real.includes(token), `token ${token} is padding`);
+    if (config.router === 'hash' || config.router === 'base_train') assert.deepEqual(margins, []);
+    if (margins.length > 0 && real.length < layer.x.rows) reach('padding beside margins');
+  },
+  ['padding beside margins'],
+);
+
+property(
   'M1 there is a margin at each rank up to the first rejected: how far the mass before it is from τ',
   layers({ routers: ['threshold'] }),
   (layer, reach) => {

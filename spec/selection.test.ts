@@ -7,7 +7,7 @@ import { type Layer, layers, routerNames, sixteenths, thresholds } from './gener
 import { property } from './property.js';
 import { expertsOf, pairsOf, realTokens, rowOf, total } from './tables.js';
 import { reorderExperts, takeTokens } from './transforms.js';
-import { shuffled } from './values.js';
+import { matrixOf, shuffled } from './values.js';
 
 /** The routing of a layer, and its selection with other settings where they are given. */
 function selectIn({ x, weights, inputs, config }: Layer, change: Partial<Config> = {}) {
@@ -135,6 +135,18 @@ property(
     }
   },
   ['0 or less', 'above 1', 'above 1, with a probability of 0'],
+);
+
+property(
+  'D3 rounding hides no expert from a threshold above 1',
+  fc.noBias(fc.record({ shares: fc.integer({ min: 1, max: 300 }), tails: fc.integer({ min: 1, max: 3 }) })),
+  ({ shares, tails }, reach) => {
+    // n times 1/n may pass 1 by a rounding or more, with tails still to come
+    const probs = matrixOf(1, shares + tails, (_, e) => (e < shares ? 1 / shares : 1e-300));
+    if (partialMasses(rowOf(probs, 0), [...Array(shares).keys()])[shares - 1] > 1) reach('a mass above 1');
+    assert.equal(selectThreshold(probs, 1 + 2 ** -52).expertIndex.length, shares + tails);
+  },
+  ['a mass above 1'],
 );
 
 property(

@@ -2,7 +2,7 @@
  * Directional derivatives of the training loss by central differences, each with a bound on its error that follows from
  * the sizes of the layer: no tolerance is picked by hand.
  */
-import { forward, type Gradients, type Matrix, reference, type Trace, type Weights } from 'xmoe';
+import { type Gradients, type Matrix, reference, runLayer, type Trace, type Weights } from 'xmoe';
 import { U } from './close.js';
 import type { Layer } from './generators.js';
 import {
@@ -70,8 +70,12 @@ const STEP = 2 ** -7;
  *         softmax or sigmoid falls below cos ½ of its size. So |f⁽⁷⁾|/7! ≤ 4 S 2⁷, and the error is below 2⁻³⁸ S.
  *         Rounding: that of f, times (64·4 + 20·2 + 1) / 45 h, which is below 2¹⁰.
  */
-export function slopeOf(layer: Layer, variable: Variable, gradients: Gradients, seed: number): Slope | undefined {
-  const { values, replaced, gradientIn } = variable;
+export function slopeOf(
+  layer: Layer,
+  { values, replaced, gradientIn }: Variable,
+  { trace, gradients }: { readonly trace: Trace; readonly gradients: Gradients },
+  seed: number,
+): Slope | undefined {
   const raw = values.map((a, e) =>
     matrixOf(a.rows, a.cols, (i, j) => {
       const u = uniform(seed, e, i, j);
@@ -82,10 +86,14 @@ export function slopeOf(layer: Layer, variable: Variable, gradients: Gradients, 
   const direction = raw.map(v => combination(v, length, v, 0));
   const at = (h: number) => lossAt(replaced(values.map((a, e) => combination(a, 1, direction[e], h))));
 
-  const base = lossAt(layer);
+  const branch = branchOf(layer, trace);
   const steps = [STEP, STEP / 2, STEP / 4];
-  const points = steps.map(h => [at(h), at(-h)]);
-  if (points.flat().some(point => point.branch !== base.branch)) return undefined;
+  const points: [above: Point, below: Point][] = [];
+  for (const h of steps) {
+    const both: [Point, Point] = [at(h), at(-h)];
+    if (both.some(point => point.branch !== branch)) return undefined;
+    points.push(both);
+  }
   const [d1, d2, d4] = points.map(([above, below], i) => (above.loss - below.loss) / (2 * steps[i]));
 
   const widened = replaced(
@@ -98,12 +106,12 @@ export function slopeOf(layer: Layer, variable: Variable, gradients: Gradients, 
   );
   const gradient = gradientIn(gradients);
   const terms = direction.flatMap((v, e) => Array.from(v.data, (value, i) => value * gradient[e].data[i]));
-  const size = sizeOf(widened, base.trace);
+  const size = sizeOf(widened, trace);
   const slopeRounding = (terms.length + 8) * U * total(terms.map(Math.abs));
   return {
     ofGradient: total(terms),
     ofDifferences: (64 * d4 - 20 * d2 + d1) / 45,
-    allowed: size * (2 ** -38 + 2 ** 11 * roundingOf(widened)) + slopeRounding + 2 ** -900,
+    allowed: size * (2 ** -38 + 2 ** 10 * roundingOf(widened)) + slopeRounding + 2 ** -900,
   };
 }
 
@@ -112,23 +120,27 @@ function combination(a: Matrix, s: number, b: Matrix, h: number): Matrix {
   return matrixOf(a.rows, a.cols, (i, j) => s * a.data[i * a.cols + j] + h * b.data[i * a.cols + j]);
 }
 
-/** The loss, and the branch of it: every decision, and which relus are open. */
-function lossAt(layer: Layer): { loss: number; branch: string; trace: Trace } {
+interface Point {
+  readonly loss: number;
+  readonly branch: string;
+}
+
+/** The loss, and the branch of it. */
+function lossAt(layer: Layer): Point {
   const { x, weights, config, inputs, gradY } = layer;
-  const trace = forward(reference, x, weights, config, inputs);
-  const { plan, routing, experts } = trace;
+  const trace = runLayer(reference, x, weights, config, inputs);
+  const ofY = total(trace.y.data.map((y, i) => y * gradY.data[i]));
+  return { loss: ofY + (config.auxLossCoef ?? 0) * trace.loadBalancingLoss, branch: branchOf(layer, trace) };
+}
+
+/** Every decision, and which relus are open: on one branch the loss is smooth. */
+function branchOf({ config }: Layer, { plan: { selection, kept }, routing, experts }: Trace): string {
   const first = Array.from({ length: routing.probs.rows }, (_, t) => {
     const p = rowOf(routing.probs, t);
     return p.indexOf(Math.max(...p));
   });
-  const open = config.activation === 'relu' ? experts.hidden.data.map(h => (h > 0 ? 1 : 0)) : [];
-  const branch = [plan.selection.tokenOffsets, plan.selection.expertIndex, plan.kept, first, open].join('|');
-  const alpha = config.auxLossCoef ?? 0;
-  return {
-    loss: total(trace.y.data.map((y, i) => y * gradY.data[i])) + alpha * trace.loadBalancingLoss,
-    branch,
-    trace,
-  };
+  const open = config.activation === 'relu' ? Array.from(experts.hidden.data, h => (h > 0 ? 1 : 0)) : [];
+  return [selection.tokenOffsets, selection.expertIndex, kept, first, open].join('|');
 }
 
 /** One more than the largest logit or pre-activation, all terms absolute, so that no direction is longer than 1. */
