@@ -8,8 +8,9 @@ import type { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import type { Matrix } from 'xmoe';
 import { type WasmLayer, WorkerError, wasmBackend } from 'xmoe/wasm';
-import { activationNames, type Layer, layerOf, layers, noDrop, type Recipe, routerNames } from './generators.js';
+import { activationNames, layers, noDrop, routerNames } from './generators.js';
 import { property } from './property.js';
+import { type Layer, layerOf, type Recipe } from './recipes.js';
 
 /** Every worker thread that this process has started. */
 const started: Worker[] = [];

@@ -35,10 +35,12 @@ export function* layerLoops(
 
   const [logitsPtr, probsPtr] = [1, 2].map(() => memory.allocate(4 * numTokens * numLogits));
   if (numLogits > 0) {
+    const scratchPtr = memory.allocate(16 * dModel * Math.ceil(numTokens / ROUTER_ROWS));
+    const scratchAt = (token: number) => scratchPtr + 16 * dModel * (token / ROUTER_ROWS);
     yield cut(numTokens, ROUTER_ROWS).map(([first, count]): Task => {
       const [logits, probs] = [logitsPtr, probsPtr].map(ptr => ptr + 4 * first * numLogits);
       return [
-        ['route_f32', xPtr + 4 * first * dModel, routerPtr, logits, count, dModel, numLogits],
+        ['route_f32', xPtr + 4 * first * dModel, routerPtr, logits, scratchAt(first), count, dModel, numLogits],
         ['softmax_f32', logits, probs, count, numLogits],
       ];
     });
