@@ -1,11 +1,12 @@
 /** The WebAssembly backend: chooses kernels that the engine can run, and fills the seam with them. */
-import { oneOf } from '../check.js';
+import { integer, oneOf } from '../check.js';
 import type { Backend, Config, Weights } from '../types.js';
 import { hasFeature } from './engine.js';
-import { compileKernels, type KernelModule, type Target } from './kernels.js';
-import { openLayer, WasmLayer } from './layer.js';
+import { compileKernels, type Target } from './kernels.js';
+import { type Engine, openLayer, WasmLayer } from './layer.js';
 import { Memory } from './memory.js';
 import { checkFloat32 } from './packed-weights.js';
+import { Pool } from './pool.js';
 import { combine, dispatch, type OpenLayer, route, runExperts } from './stages.js';
 import { begin, workspaceOver } from './workspace.js';
 
@@ -14,10 +15,14 @@ export interface WasmOptions {
   readonly target?: Target;
   /** Forces `simd`. */
   readonly deterministic?: boolean;
+  /** How many threads a loaded layer computes on, from 1 to 256; 1 when absent. The stages of a trace run on one. */
+  readonly threads?: number;
 }
 
 export interface WasmInfo {
   readonly target: Target;
+  /** Threads in use: those asked for, or 1 where there can be no more. */
+  readonly threads: number;
   /** Features of the engine that are not in use, each with the reason. */
   readonly notUsed: Readonly<Record<string, string>>;
 }
@@ -30,21 +35,39 @@ export interface WasmBackend extends Backend {
   readonly info: WasmInfo;
   /** @throws as `WasmLayer` does; Error after `dispose` */
   load(weights: Weights, config: Config): WasmLayer;
-  /** Gives back the memory of every layer; twice is once. */
+  /** Gives back the memory of every layer, and ends the threads; twice is once. Idle threads keep no process alive. */
   dispose(): void;
 }
 
 /**
  * Compile the kernels and make a backend of them.
  *
- * @throws RangeError for a target that is none; Error, saying what the engine lacks, where it cannot run the target
+ * @throws RangeError for a target or a number of threads that is none; Error, saying what the engine lacks, where it cannot run the target
  */
-export async function wasmBackend({ target, deterministic = false }: WasmOptions = {}): Promise<WasmBackend> {
+export async function wasmBackend(options: WasmOptions = {}): Promise<WasmBackend> {
+  const { target, deterministic = false, threads = 1 } = options;
   if (target !== undefined) oneOf('options.target', target, ['simd', 'relaxed']);
+  integer('options.threads', threads, 1, MAX_THREADS);
   const { chosen, notUsed } = choose(target, deterministic);
-  const module = await compileKernels(chosen);
-  return backendOn(module, { target: chosen, notUsed });
+  const module = await compileKernels(chosen, false);
+  const oneThread: Engine = { module, numThreads: 1, pool: undefined };
+  if (threads === 1) {
+    const info = { target: chosen, threads, notUsed: { ...notUsed, threads: 'options.threads is 1' } };
+    return backendOn(oneThread, oneThread, info);
+  }
+  const sharedModule = await compileKernels(chosen, true);
+  const pool = await Pool.open(sharedModule, threads);
+  if (typeof pool === 'string') {
+    return backendOn(oneThread, oneThread, { target: chosen, threads: 1, notUsed: { ...notUsed, threads: pool } });
+  }
+  return backendOn(
+    oneThread,
+    { module: sharedModule, numThreads: threads, pool },
+    { target: chosen, threads, notUsed },
+  );
 }
+
+const MAX_THREADS = 256;
 
 function choose(
   wanted: Target | undefined,
@@ -58,13 +81,14 @@ function choose(
   if (wanted === 'relaxed' && !hasRelaxed) throw new Error(`"engine" expected relaxed SIMD, got ${LACKS_RELAXED}`);
   const chosen = wanted ?? (hasRelaxed && !deterministic ? 'relaxed' : 'simd');
   const reason = hasRelaxed ? 'the simd target was asked for' : LACKS_RELAXED;
-  return { chosen, notUsed: { ...(chosen === 'simd' && { relaxedSimd: reason }), threads: 'not yet in this version' } };
+  return { chosen, notUsed: chosen === 'simd' ? { relaxedSimd: reason } : {} };
 }
 
 const LACKS_RELAXED = 'an engine without it (Node 22 and later have it; Node 20 with --experimental-wasm-relaxed-simd)';
 
-function backendOn(module: KernelModule, info: WasmInfo): WasmBackend {
-  const scratch = workspaceOver(module, new Memory(0)); // for the stages that see no weights
+/** Stages run on one thread, loaded layers on `engine`. */
+function backendOn(oneThread: Engine, engine: Engine, info: WasmInfo): WasmBackend {
+  const scratch = workspaceOver(oneThread.module, new Memory(0, false)); // for the stages that see no weights
   const loaded = new Set<WasmLayer>();
   let opened = new WeakMap<Weights, OpenLayer>();
   let isDisposed = false;
@@ -76,7 +100,7 @@ function backendOn(module: KernelModule, info: WasmInfo): WasmBackend {
   /** The layer of weights that the seam passes in, opened when they are first seen. */
   function layerOf(weights: Weights): OpenLayer {
     inUse();
-    const layer = opened.get(weights) ?? openLayer(module, weights);
+    const layer = opened.get(weights) ?? openLayer(oneThread, weights);
     opened.set(weights, layer);
     return layer;
   }
@@ -101,7 +125,7 @@ function backendOn(module: KernelModule, info: WasmInfo): WasmBackend {
     },
     load(weights, config) {
       inUse();
-      const layer = new WasmLayer(module, weights, config);
+      const layer = new WasmLayer(engine, weights, config);
       loaded.add(layer);
       return layer;
     },
@@ -110,6 +134,7 @@ function backendOn(module: KernelModule, info: WasmInfo): WasmBackend {
       opened = new WeakMap();
       for (const layer of loaded) layer.dispose();
       loaded.clear();
+      engine.pool?.dispose();
     },
   };
 }

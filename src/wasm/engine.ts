@@ -1,7 +1,8 @@
 /** What this folder needs of the engine's WebAssembly: a few types (no `dom` library here) and what the engine can do. */
 
 export interface WasmMemory {
-  readonly buffer: ArrayBuffer;
+  /** Another one after the memory has grown. */
+  readonly buffer: ArrayBuffer | SharedArrayBuffer;
   /** Adds pages of 64 KiB. @throws RangeError where they cannot be had */
   grow(pages: number): number;
 }
@@ -14,7 +15,7 @@ export interface WasmInstance {
 }
 
 interface WebAssemblyGlobal {
-  readonly Memory: new (descriptor: { initial: number; maximum: number }) => WasmMemory;
+  readonly Memory: new (descriptor: { initial: number; maximum: number; shared: boolean }) => WasmMemory;
   readonly Instance: new (module: WasmModule, imports: { env: { memory: WasmMemory } }) => WasmInstance;
   compile(bytes: Uint8Array): Promise<WasmModule>;
   validate(bytes: Uint8Array): boolean;

@@ -1,6 +1,7 @@
 /** The kernels of assembly/, as TypeScript sees them: addresses in bytes, lengths in elements, all floats float32. */
 import { bytes } from './bytes.js';
 import { type WasmMemory, type WasmModule, wasm } from './engine.js';
+import { importingSharedMemory } from './shared-import.js';
 
 export type Target = 'simd' | 'relaxed';
 
@@ -34,13 +35,15 @@ export interface Kernels {
 export interface KernelModule {
   readonly target: Target;
   readonly module: WasmModule;
+  /** Whether it runs over shared memory, and no other. */
+  readonly isShared: boolean;
   readonly panelWidth: number;
 }
 
-export async function compileKernels(target: Target): Promise<KernelModule> {
-  const module = await wasm!.compile(bytes(target));
-  const { panelWidth } = instantiate(module, new wasm!.Memory({ initial: 0, maximum: 0 }));
-  return { target, module, panelWidth: panelWidth.value };
+export async function compileKernels(target: Target, isShared: boolean): Promise<KernelModule> {
+  const module = await wasm!.compile(isShared ? importingSharedMemory(bytes(target)) : bytes(target));
+  const { panelWidth } = instantiate(module, new wasm!.Memory({ initial: 0, maximum: 0, shared: isShared }));
+  return { target, module, isShared, panelWidth: panelWidth.value };
 }
 
 export function instantiate(module: WasmModule, memory: WasmMemory): Kernels {

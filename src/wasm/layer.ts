@@ -2,52 +2,133 @@
 import type { Config, Matrix, RoutingInputs, Weights } from '../types.js';
 import { checkInputs, checkLayer } from '../validate.js';
 import type { KernelModule } from './kernels.js';
+import { layerLoops } from './layer-loops.js';
+import { Memory } from './memory.js';
 import { checkFloat32, packWeights } from './packed-weights.js';
+import type { Pool, SplitCall } from './pool.js';
 import { type OpenLayer, runLayer } from './stages.js';
+import { WorkerError } from './team.js';
 import { workspaceOver } from './workspace.js';
+
+/** What a backend computes with: on one thread, or on those of a pool. */
+export interface Engine {
+  readonly module: KernelModule;
+  readonly numThreads: number;
+  /** Absent on one thread. */
+  readonly pool: Pool | undefined;
+}
 
 /**
  * A layer in WebAssembly memory of its own. It computes in float32, the router's sums in float64. With no drops the bits
- * of a token's y do not depend on what else is in the call.
+ * of a token's y do not depend on what else is in the call; the number of threads never changes a bit.
  *
  * Memory  weights are packed once, when it is made: later changes of the matrices do not reach it. What a call needs lies
  *         above them and is used again by the next one, so that only a larger call than any before takes more
  */
 export class WasmLayer {
+  readonly #engine: Engine;
   readonly #config: Config;
   #open: OpenLayer | undefined;
+  #isDisposed = false;
+  /** Calls of `forwardAsync` that have not settled. */
+  #numUnderWay = 0;
 
   /**
    * @throws TypeError | RangeError for weights and config that do not fit together, that float32 cannot hold, or that
    *         need more memory than can be had: it says how much
    */
-  constructor(module: KernelModule, weights: Weights, config: Config) {
+  constructor(engine: Engine, weights: Weights, config: Config) {
     checkLayer(weights, config);
+    this.#engine = engine;
     this.#config = config;
-    this.#open = openLayer(module, weights);
+    this.#open = openLayer(engine, weights);
   }
 
   /**
    * The layer in one call. For a trace of the stages in between, give the backend to `forward` of `xmoe`.
    *
    * Shapes  x [T, d] -> y [T, d], float32
-   * @throws TypeError | RangeError for x and inputs that do not fit, or need too much memory; Error after `dispose`
+   * Threads the calling thread is one of them, and sleeps while the last tasks of others end; where it may not (a page), it
+   *         looks again and again instead. While a `forwardAsync` of another layer has the threads, it computes alone
+   * @throws TypeError | RangeError for x and inputs that do not fit, or need too much memory; Error after `dispose`, and
+   *         while a `forwardAsync` of this layer is under way; WorkerError where a worker has died: the next call works
    */
   forward(x: Matrix, inputs: RoutingInputs = {}): Matrix {
-    if (!this.#open) throw new Error('"layer" expected one in use, got one that was disposed of');
-    checkInputs(x, this.#open.packed.dModel, this.#config, inputs);
-    checkFloat32('x', x);
-    return runLayer(this.#open, x, inputs, this.#config);
+    const open = this.#checked(x, inputs);
+    const { pool } = this.#engine;
+    if (!pool) return runLayer(open, x, inputs, this.#config);
+    if (this.#numUnderWay > 0) throw new Error('"layer" expected no forwardAsync under way, got one: await it first');
+    try {
+      return pool.run(this.#call(x, inputs));
+    } catch (error) {
+      this.#leaveToTheDead(error);
+      throw error;
+    }
   }
 
-  /** Gives its memory back; twice is once. */
+  /**
+   * The same bits, while the calling thread is free: other threads compute, as many as the backend has. Calls are made one
+   * after another; x and inputs must stay as they are until the promise settles. On one thread it is `forward`.
+   *
+   * @throws as `forward` does, in the promise
+   */
+  async forwardAsync(x: Matrix, inputs: RoutingInputs = {}): Promise<Matrix> {
+    const { pool } = this.#engine;
+    if (!pool) return this.forward(x, inputs);
+    this.#checked(x, inputs);
+    this.#numUnderWay++;
+    try {
+      return await pool.runAsync(() => this.#call(x, inputs));
+    } catch (error) {
+      this.#leaveToTheDead(error);
+      throw error;
+    } finally {
+      this.#numUnderWay--;
+      this.#release();
+    }
+  }
+
+  /** Gives its memory back once no call needs it; twice is once. On threads the backend keeps it for layers to come. */
   dispose(): void {
+    this.#isDisposed = true;
+    this.#release();
+  }
+
+  #checked(x: Matrix, inputs: RoutingInputs): OpenLayer {
+    const open = this.#inUse();
+    checkInputs(x, open.packed.dModel, this.#config, inputs);
+    checkFloat32('x', x);
+    return open;
+  }
+
+  #inUse(): OpenLayer {
+    if (this.#open && !this.#isDisposed) return this.#open;
+    throw new Error('"layer" expected one in use, got one that was disposed of');
+  }
+
+  #call(x: Matrix, inputs: RoutingInputs): SplitCall {
+    const space = this.#inUse();
+    return { space, loops: layerLoops(space, x, inputs, this.#config, this.#engine.numThreads) };
+  }
+
+  /** Where a worker died others may still write into the memory of the call: the layer moves out. */
+  #leaveToTheDead(error: unknown): void {
+    if (!(error instanceof WorkerError) || !this.#open || this.#isDisposed) return;
+    const { packed, callStart } = this.#open;
+    const memory = packed.memory.copyBelow(callStart);
+    this.#open = { ...workspaceOver(this.#engine.module, memory), packed: { ...packed, memory } };
+  }
+
+  #release(): void {
+    if (!this.#isDisposed || this.#numUnderWay > 0 || !this.#open) return;
+    this.#engine.pool?.giveBack(this.#open.memory);
     this.#open = undefined;
   }
 }
 
 /** Weights that passed `checkLayer`, packed, with kernels over them. */
-export function openLayer(module: KernelModule, weights: Weights): OpenLayer {
-  const packed = packWeights(weights, module.panelWidth);
+export function openLayer({ module, pool }: Engine, weights: Weights): OpenLayer {
+  const newMemory = (numBytes: number) => pool?.memory(numBytes) ?? new Memory(numBytes, false);
+  const packed = packWeights(weights, module.panelWidth, newMemory);
   return { ...workspaceOver(module, packed.memory), packed };
 }

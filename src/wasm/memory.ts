@@ -13,13 +13,17 @@ export class Memory {
   #end = ALIGNMENT;
 
   /** @throws RangeError that says how much was needed, where so much cannot be had */
-  constructor(numBytes: number) {
+  constructor(numBytes: number, isShared: boolean) {
     const pages = pagesFor('layer', ALIGNMENT + numBytes);
     this.wasmMemory = refused(
       'layer',
       ALIGNMENT + numBytes,
-      () => new wasm!.Memory({ initial: pages, maximum: MAX_PAGES }),
+      () => new wasm!.Memory({ initial: pages, maximum: MAX_PAGES, shared: isShared }),
     );
+  }
+
+  get numBytes(): number {
+    return this.wasmMemory.buffer.byteLength;
   }
 
   /** Where the next bytes will be: give it to `release` to hand out the same bytes again. */
@@ -31,12 +35,26 @@ export class Memory {
     this.#end = end;
   }
 
+  /** Makes it as a new one would be, of at least so many bytes. @throws as the constructor does */
+  reset(numBytes: number): void {
+    this.#reach('layer', ALIGNMENT + numBytes);
+    new Uint8Array(this.wasmMemory.buffer).fill(0);
+    this.#end = ALIGNMENT;
+  }
+
+  /** A memory of its own with the same bytes below `end`. */
+  copyBelow(end: number): Memory {
+    const copy = new Memory(end, this.wasmMemory.buffer instanceof SharedArrayBuffer);
+    new Uint8Array(copy.wasmMemory.buffer).set(new Uint8Array(this.wasmMemory.buffer, 0, end));
+    copy.#end = end;
+    return copy;
+  }
+
   /** The address of so many bytes, on a cache line. Views made before may be stale now: memory moves when it grows. */
   allocate(numBytes: number): number {
     const ptr = this.#end;
     const end = align(ptr + numBytes);
-    const missing = pagesFor('call', end) - this.wasmMemory.buffer.byteLength / PAGE;
-    if (missing > 0) refused('call', end, () => this.wasmMemory.grow(missing));
+    this.#reach('call', end);
     this.#end = end;
     return ptr;
   }
@@ -56,8 +74,14 @@ export class Memory {
     return new Float64Array(this.wasmMemory.buffer, ptr, length);
   }
 
-  addresses(ptr: number, length: number): Uint32Array {
+  /** Addresses and counts: words without a sign. */
+  words(ptr: number, length: number): Uint32Array {
     return new Uint32Array(this.wasmMemory.buffer, ptr, length);
+  }
+
+  #reach(what: string, end: number): void {
+    const missing = pagesFor(what, end) - this.numBytes / PAGE;
+    if (missing > 0) refused(what, end, () => this.wasmMemory.grow(missing));
   }
 }
 

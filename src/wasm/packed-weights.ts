@@ -1,7 +1,7 @@
 /** The weights of one layer in WebAssembly memory, as the kernels read them. */
 import { row } from '../matrix.js';
 import type { Matrix, Weights } from '../types.js';
-import { align, Memory } from './memory.js';
+import { align, type Memory } from './memory.js';
 import { packRouter, packWeight, padded, routerLength } from './panels.js';
 
 export interface PackedWeights {
@@ -28,17 +28,21 @@ export interface PackedLinear {
 }
 
 /**
- * Pack weights that passed `checkLayer` into a memory of their own.
+ * Pack weights that passed `checkLayer` into a memory of their own, which is all 0 when it comes.
  *
  * @throws RangeError naming the weight, where a value is beyond float32, or saying how much memory was refused
  */
-export function packWeights(weights: Weights, panelWidth: number): PackedWeights {
+export function packWeights(
+  weights: Weights,
+  panelWidth: number,
+  newMemory: (numBytes: number) => Memory,
+): PackedWeights {
   const { router, up, upBias, gate, gateBias, down, downBias } = weights;
   const { rows: dFf, cols: dModel } = up[0];
   checkRange(weights);
   const ofExpert = (gate ? 2 : 1) * linearBytes(dFf, dModel, panelWidth) + linearBytes(dModel, dFf, panelWidth);
   const routerDoubles = routerLength(router.rows, dModel);
-  const memory = new Memory(align(8 * routerDoubles) + up.length * ofExpert);
+  const memory = newMemory(align(8 * routerDoubles) + up.length * ofExpert);
   const routerPtr = memory.allocate(8 * routerDoubles);
   packRouter(router, memory.doubles(routerPtr, routerDoubles));
   const experts = up.map((_, e) => ({

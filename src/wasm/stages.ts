@@ -6,6 +6,7 @@ import { checkRouting } from '../validate.js';
 import type { PackedExpert, PackedWeights } from './packed-weights.js';
 import { padded } from './panels.js';
 import { fastDispatch } from './select.js';
+import { type Call, perform } from './tasks.js';
 import { begin, put, putAddresses, take, type Workspace } from './workspace.js';
 
 /** A workspace whose memory begins with the weights of a layer. */
@@ -77,7 +78,7 @@ export function runExperts(layer: OpenLayer, x: Matrix, plan: DispatchPlan, conf
   const outPtr = memory.allocateZeros(4 * numRows * widthOut);
   for (const { expert, first, numGiven } of busyExperts(plan, packed)) {
     const [hidden, out] = [hiddenPtr + 4 * first * widthHidden, outPtr + 4 * first * widthOut];
-    activate(layer, expert, rowsPtr + 4 * first, numGiven, hidden, config);
+    perform(kernels, activation(packed, expert, rowsPtr + 4 * first, numGiven, hidden, config));
     const { panelsPtr, biasPtr } = expert.down;
     kernels.down_f32(hidden, widthHidden, numGiven, panelsPtr, biasPtr, out, widthOut, dFf, 0, widthOut / panelWidth);
   }
@@ -87,26 +88,24 @@ export function runExperts(layer: OpenLayer, x: Matrix, plan: DispatchPlan, conf
   };
 }
 
-/** σ(W1 x + b1), or the gated form, of the rows given to one expert. */
-function activate(
-  { kernels, packed }: OpenLayer,
+/** σ(W1 x + b1), or the gated form, of rows given to one expert. */
+export function activation(
+  { dModel, dFf, panelWidth }: PackedWeights,
   { up, gate }: PackedExpert,
   rowsPtr: number,
   numRows: number,
   hiddenPtr: number,
   config: Config,
-): void {
-  const { dModel, dFf, panelWidth } = packed;
+): Call {
   const numPanels = padded(dFf, panelWidth) / panelWidth;
   const id = ACTIVATION_ID[config.activation];
-  if (gate) {
-    // biome-ignore format: the arguments of one call on one line
-    kernels.up_gated_f32(rowsPtr, numRows, up.panelsPtr, up.biasPtr, gate.panelsPtr, gate.biasPtr, hiddenPtr, dModel, numPanels, id);
-  } else kernels.up_f32(rowsPtr, numRows, up.panelsPtr, up.biasPtr, hiddenPtr, dModel, numPanels, id);
+  if (!gate) return ['up_f32', rowsPtr, numRows, up.panelsPtr, up.biasPtr, hiddenPtr, dModel, numPanels, id];
+  // biome-ignore format: the arguments of one call on one line
+  return ['up_gated_f32', rowsPtr, numRows, up.panelsPtr, up.biasPtr, gate.panelsPtr, gate.biasPtr, hiddenPtr, dModel, numPanels, id];
 }
 
 /** The real experts that have rows, in order: `numGiven` rows from `first` on. */
-function busyExperts({ expertOffsets, selection }: DispatchPlan, { experts }: PackedWeights) {
+export function busyExperts({ expertOffsets, selection }: DispatchPlan, { experts }: PackedWeights) {
   const numSkip = selection.numExperts - experts.length;
   return experts
     .map((expert, e) => ({
@@ -150,7 +149,7 @@ export function runLayer(layer: OpenLayer, x: Matrix, inputs: RoutingInputs, con
   const weightsPtr = put(layer, { rows: plan.tokenIndex.length, cols: 1, data: plan.combineWeight });
   for (const { expert, first, numGiven } of busy) {
     const [rows, weights, targets] = [rowsPtr, weightsPtr, targetsPtr].map(ptr => ptr + 4 * first);
-    activate(layer, expert, rows, numGiven, hiddenPtr, config);
+    perform(kernels, activation(packed, expert, rows, numGiven, hiddenPtr, config));
     const { panelsPtr, biasPtr } = expert.down;
     // biome-ignore format: the arguments of one call on one line
     kernels.down_combine_f32(hiddenPtr, widthHidden, numGiven, panelsPtr, biasPtr, weights, targets, dFf, 0, widthOut / panelWidth);

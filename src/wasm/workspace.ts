@@ -38,7 +38,7 @@ export function take({ memory }: Workspace, ptr: number, rows: number, cols: num
 /** Writes an address for each row: `base` + index · 4 · stride. */
 export function putAddresses({ memory }: Workspace, base: number, rowIndex: Int32Array, stride: number): number {
   const ptr = memory.allocate(4 * rowIndex.length);
-  const addresses = memory.addresses(ptr, rowIndex.length);
+  const addresses = memory.words(ptr, rowIndex.length);
   for (let i = 0; i < rowIndex.length; i++) addresses[i] = base + 4 * rowIndex[i] * stride;
   return ptr;
 }

@@ -1,0 +1,136 @@
+/** The threads of a backend, shared by its layers: one call at a time, each a series of loops. */
+import type { Matrix } from '../types.js';
+import type { KernelModule } from './kernels.js';
+import { Memory } from './memory.js';
+import { type StartWorker, workerStarter } from './start-worker.js';
+import { type Loop, perform } from './tasks.js';
+import { Team, WorkerError } from './team.js';
+import type { Workspace } from './workspace.js';
+
+/** A layer's call: it yields the loops that may be split, and goes on when all of one is done. */
+export interface SplitCall {
+  readonly space: Workspace;
+  readonly loops: Generator<Loop, Matrix, void>;
+}
+
+export class Pool {
+  readonly #newTeam: () => Team;
+  #team: Team;
+  /** Settles when the last `runAsync` has. */
+  #lastAsync: Promise<unknown> = Promise.resolve();
+  #numAsync = 0;
+  #isDisposed = false;
+  readonly #unused: Memory[] = [];
+
+  private constructor(newTeam: () => Team) {
+    this.#newTeam = newTeam;
+    this.#team = newTeam();
+  }
+
+  /** Threads that run, or the reason why none can. */
+  static async open(module: KernelModule, numThreads: number): Promise<Pool | string> {
+    const startWorker = await workerStarter();
+    if (typeof startWorker === 'string') return startWorker;
+    let pool: Pool | undefined;
+    try {
+      pool = new Pool(() => startedTeam(module, numThreads, startWorker));
+      await pool.#team.ready();
+      return pool;
+    } catch (error) {
+      pool?.dispose();
+      return `no worker could be started: ${error instanceof Error ? error.message : error}`;
+    }
+  }
+
+  /**
+   * The call's result, the calling thread taking part. While a `runAsync` has the workers it does all of it.
+   *
+   * @throws WorkerError if a worker died during the call or since the last one. The workers are new ones after that
+   */
+  run({ space, loops }: SplitCall): Matrix {
+    if (this.#numAsync > 0) return runAlone({ space, loops });
+    const team = this.#team;
+    try {
+      team.check();
+      for (;;) {
+        const { done, value } = loops.next();
+        if (done) return value;
+        team.run(space, value);
+      }
+    } catch (error) {
+      this.#replaceAfter(error);
+      throw error;
+    }
+  }
+
+  /** The same on workers alone, after the calls that were made before. `begin` is asked for the call when it is its turn. */
+  runAsync(begin: () => SplitCall): Promise<Matrix> {
+    this.#numAsync++;
+    const result = this.#lastAsync.then(() => this.#runInTurn(begin));
+    const settled = () => {
+      this.#numAsync--;
+    };
+    this.#lastAsync = result.then(settled, settled);
+    return result;
+  }
+
+  async #runInTurn(begin: () => SplitCall): Promise<Matrix> {
+    const team = this.#team;
+    try {
+      const { space, loops } = begin();
+      team.check();
+      for (;;) {
+        const { done, value } = loops.next();
+        if (done) return value;
+        await team.runAsync(space, value);
+      }
+    } catch (error) {
+      this.#replaceAfter(error);
+      throw error;
+    }
+  }
+
+  /**
+   * A memory of at least so many bytes, all 0: one of a layer that was disposed of, if there is one. Engines may keep a
+   * shared memory for as long as a sleeping worker knows it, so it is not left to them.
+   */
+  memory(numBytes: number): Memory {
+    const bySize = this.#unused.sort((a, b) => a.numBytes - b.numBytes);
+    const fits = bySize.findIndex(memory => memory.numBytes >= numBytes);
+    const [memory] = bySize.splice(fits, 1); // the smallest that is large enough, or the largest
+    if (!memory) return new Memory(numBytes, true);
+    memory.reset(numBytes);
+    return memory;
+  }
+
+  giveBack(memory: Memory): void {
+    if (!this.#isDisposed) this.#unused.push(memory);
+  }
+
+  dispose(): void {
+    this.#isDisposed = true;
+    this.#unused.length = 0;
+    this.#team.dissolve('a backend that was disposed of');
+  }
+
+  /** A team of which one has failed is dissolved, and another one started. */
+  #replaceAfter(error: unknown): void {
+    if (!(error instanceof WorkerError) || this.#isDisposed) return;
+    this.#team.dissolve(error.message);
+    this.#team = this.#newTeam();
+  }
+}
+
+function startedTeam(module: KernelModule, numThreads: number, startWorker: StartWorker): Team {
+  const team = new Team(module, numThreads, startWorker);
+  team.start();
+  return team;
+}
+
+function runAlone({ space, loops }: SplitCall): Matrix {
+  for (;;) {
+    const { done, value } = loops.next();
+    if (done) return value;
+    for (const call of value.flat()) perform(space.kernels, call);
+  }
+}

@@ -1,0 +1,47 @@
+/** Work that may be split among threads: kernel calls, written down in memory for whoever takes them. */
+import type { WasmInstance } from './engine.js';
+import type { Kernels } from './kernels.js';
+import type { Memory } from './memory.js';
+
+type KernelName = { [K in keyof Kernels]: Kernels[K] extends (...args: number[]) => void ? K : never }[keyof Kernels];
+
+/** A kernel and its arguments. */
+export type Call = { [K in KernelName]: readonly [K, ...Parameters<Kernels[K]>] }[KernelName];
+
+/** Calls in order. */
+export type Task = readonly Call[];
+
+/** Tasks that may run at once, or in any order: none reads or writes what another writes. */
+export type Loop = readonly Task[];
+
+export function perform(kernels: Kernels, [name, ...args]: Call): void {
+  (kernels[name] as (...args: number[]) => void)(...args);
+}
+
+/** A kernel's number: its place among the exports of the module, the same for each instance. */
+export function kernelList(kernels: Kernels): ((...args: number[]) => void)[] {
+  return Object.values(kernels as unknown as WasmInstance['exports']) as ((...args: number[]) => void)[];
+}
+
+/**
+ * Writes a loop into the call's memory, as `takeTasks` of worker.ts reads it: where each task starts, and where the last
+ * one ends; then of each call its kernel's number, the number of arguments, and the arguments. Positions count words from
+ * the start of the memory.
+ *
+ * @returns the position of the loop
+ */
+export function putLoop(memory: Memory, kernels: Kernels, loop: Loop): number {
+  const numbers = new Map(Object.keys(kernels).map((name, i) => [name, i]));
+  const written: number[] = [];
+  const starts = loop.map(task => {
+    const start = written.length;
+    for (const [name, ...args] of task) written.push(numbers.get(name)!, args.length, ...args);
+    return start;
+  });
+  const ptr = memory.allocate(4 * (starts.length + 1 + written.length));
+  const firstCall = ptr / 4 + starts.length + 1;
+  const words = memory.words(ptr, starts.length + 1 + written.length);
+  words.set([...starts, written.length].map(start => firstCall + start));
+  words.set(written, starts.length + 1);
+  return ptr / 4;
+}
