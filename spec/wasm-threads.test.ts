@@ -10,7 +10,7 @@ import type { Matrix } from 'xmoe';
 import { type WasmLayer, WorkerError, wasmBackend } from 'xmoe/wasm';
 import { activationNames, layers, noDrop, routerNames } from './generators.js';
 import { property } from './property.js';
-import { layerOfSizes } from './recipes.js';
+import { type Layer, layerOfSizes } from './recipes.js';
 
 /** Every worker thread that this process has started. */
 const started: Worker[] = [];
