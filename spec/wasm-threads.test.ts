@@ -147,6 +147,7 @@ async function untilDeath(call: () => Promise<Matrix>, expected: string): Promis
     await sleep(1);
   }
   assert.ok(report instanceof WorkerError, String(report));
+  assert.match(report.message, /got a worker that died/); // seen, and not just given up
   for (let i = 0; i < 5; i++) assert.equal(bits(await call()), expected);
 }
 
