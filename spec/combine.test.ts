@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { forward, type Matrix, reference, type Trace } from 'xmoe';
 import { assertMatrixWithin, assertSame, assertWithin, TINY, U } from './close.js';
-import { type Layer, layers, noDrop } from './generators.js';
+import { hundredsOfExperts, type Layer, layers, noDrop, routerNames } from './generators.js';
 import { keptIn, plainY, yError } from './plain.js';
 import { property } from './property.js';
 import { expertsOf, realTokens, rowOf, weightTable } from './tables.js';
@@ -13,25 +13,36 @@ function traceOf({ x, weights, config, inputs }: Layer): Trace {
   return forward(reference, x, weights, config, inputs);
 }
 
+/** y against the plain loops, with the decisions of the plan. */
+function assertY(layer: Layer, reach: (place: string) => void): void {
+  const { plan, y } = traceOf(layer);
+  const expected = plainY(layer, keptIn(plan));
+  reach(layer.config.router);
+  if (plan.kept.includes(0)) reach('drops');
+  if (plan.tokenIndex.length > plan.expertOffsets[256]) reach('rows of high indices');
+  assert.deepEqual([y.rows, y.cols], [layer.x.rows, layer.x.cols]);
+  const allowed = Array.from({ length: y.rows }, (_, t) => yError(layer, t));
+  assertMatrixWithin(
+    y,
+    (t, c) => expected[t][c].value,
+    (t, c) => allowed[t] * expected[t][c].scale + TINY,
+    'y',
+  );
+}
+
 property(
   'C1 y is the sum over every expert of weight times output, with the weight 0 where nothing is kept',
   layers(),
-  (layer, reach) => {
-    const { plan, y } = traceOf(layer);
-    const expected = plainY(layer, keptIn(plan));
-    reach(layer.config.router);
-    if (plan.kept.includes(0)) reach('drops');
-    if (layer.config.skipExpert && plan.expertOffsets[1] > 0) reach('skipped tokens');
-    assert.deepEqual([y.rows, y.cols], [layer.x.rows, layer.x.cols]);
-    const allowed = Array.from({ length: y.rows }, (_, t) => yError(layer, t));
-    assertMatrixWithin(
-      y,
-      (t, c) => expected[t][c].value,
-      (t, c) => allowed[t] * expected[t][c].scale + TINY,
-      'y',
-    );
-  },
-  ['threshold', 'dense', 'topk', 'switch', 'hash', 'base_eval', 'base_train', 'drops'],
+  assertY,
+  [...routerNames, 'drops'],
+);
+
+property(
+  'C1 y is that sum over hundreds of experts too',
+  layers({ routers: ['threshold', 'dense'], logits: ['generic'], masks: ['absent'], sizes: hundredsOfExperts }),
+  assertY,
+  ['rows of high indices'],
+  { share: 0.25 },
 );
 
 property(

@@ -22,6 +22,8 @@ export interface Wanted {
   readonly skipExpert?: boolean;
   readonly thresholds?: fc.Arbitrary<number>;
   readonly capacities?: fc.Arbitrary<Recipe['capacity']>;
+  /** Sizes of one's own, in place of `maxSize` and `large`. */
+  readonly sizes?: fc.Arbitrary<Sizes>;
   /** The largest of the usual sizes; 19, the default, has every tail of vectors of 4 and several whole ones. */
   readonly maxSize?: number;
   /** Whether one case in twenty has one size of up to 600. Default true. */
@@ -39,7 +41,7 @@ export function recipes(wanted: Wanted = {}): fc.Arbitrary<Recipe> {
     fc.record({
       router: fc.constantFrom(...(wanted.routers ?? routerNames)),
       activation: fc.constantFrom(...(wanted.activations ?? activationNames)),
-      sizes: sizes(wanted.maxSize ?? 19, wanted.large ?? true),
+      sizes: wanted.sizes ?? sizes(wanted.maxSize ?? 19, wanted.large ?? true),
       logits: fc.constantFrom(...(wanted.logits ?? logitStyles)),
       expertValues: fc.constantFrom('generic', 'integers'),
       biases: fc.record({ up: fc.boolean(), gate: fc.boolean(), down: fc.boolean() }),
@@ -91,6 +93,14 @@ function sizes(maxSize: number, large: boolean): fc.Arbitrary<Sizes> {
     }));
   return large ? weighted([19, usual], [1, oneLarge]) : usual;
 }
+
+/** More experts than a byte counts, and few of everything else. */
+export const hundredsOfExperts: fc.Arbitrary<Sizes> = fc.record({
+  numTokens: fc.integer({ min: 1, max: 2 }),
+  numExperts: fc.integer({ min: 260, max: 300 }),
+  dModel: fc.integer({ min: 1, max: 3 }),
+  dFf: fc.integer({ min: 1, max: 2 }),
+});
 
 /** Below, at and above their range; many sixteenths, which meet the masses of equal probabilities exactly. */
 export const thresholds: fc.Arbitrary<number> = weighted(

@@ -47,6 +47,34 @@ export interface Sizes {
 /** The tensors, for the place that a number has in the seed. */
 const [X, ROUTER, UP, UP_BIAS, GATE, GATE_BIAS, DOWN, DOWN_BIAS, NOISE, IDS, TABLE, MASK, GRAD_Y] = Array(13).keys();
 
+/** A gated threshold layer of these sizes with all biases, or as `more` says. */
+export function layerOfSizes(
+  numTokens: number,
+  numExperts: number,
+  dModel: number,
+  dFf: number,
+  more: Partial<Recipe> = {},
+): Layer {
+  return layerOf({
+    router: 'threshold',
+    activation: 'swiglu',
+    sizes: { numTokens, numExperts, dModel, dFf },
+    logits: 'generic',
+    expertValues: 'generic',
+    biases: { up: true, gate: true, down: true },
+    storage: 'f64',
+    threshold: 0.75,
+    topK: 2,
+    noise: true,
+    capacity: { capacityFactor: null },
+    skipExpert: false,
+    auxLossCoef: 0,
+    mask: 'absent',
+    seed: 7,
+    ...more,
+  });
+}
+
 /** The layer of a recipe. */
 export function layerOf(given: Recipe): Layer {
   const fewer = { ...given.sizes, numExperts: Math.min(given.sizes.numExperts, 40) };

@@ -10,7 +10,7 @@ import type { Matrix } from 'xmoe';
 import { type WasmLayer, WorkerError, wasmBackend } from 'xmoe/wasm';
 import { activationNames, layers, noDrop, routerNames } from './generators.js';
 import { property } from './property.js';
-import { type Layer, layerOf, type Recipe } from './recipes.js';
+import { type Layer, layerOfSizes } from './recipes.js';
 
 /** Every worker thread that this process has started. */
 const started: Worker[] = [];
@@ -20,34 +20,6 @@ const withThreads = (threads: number) => wasmBackend({ target: 'simd', threads }
 const [one, two, three] = await Promise.all([1, 2, 3].map(withThreads));
 
 const bits = ({ data }: Matrix) => Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('hex');
-
-/** A threshold layer of these sizes. */
-function layerOfSizes(
-  numTokens: number,
-  numExperts: number,
-  dModel: number,
-  dFf: number,
-  more: Partial<Recipe> = {},
-): Layer {
-  return layerOf({
-    router: 'threshold',
-    activation: 'swiglu',
-    sizes: { numTokens, numExperts, dModel, dFf },
-    logits: 'generic',
-    expertValues: 'generic',
-    biases: { up: true, gate: true, down: true },
-    storage: 'f64',
-    threshold: 0.75,
-    topK: 2,
-    noise: true,
-    capacity: { capacityFactor: null },
-    skipExpert: false,
-    auxLossCoef: 0,
-    mask: 'absent',
-    seed: 7,
-    ...more,
-  });
-}
 
 property(
   'any number of threads gives the same bits',

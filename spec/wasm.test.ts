@@ -9,7 +9,7 @@ import { type WasmBackend, wasmBackend } from 'xmoe/wasm';
 import { activationNames, type Layer, layers, noDrop, routerNames } from './generators.js';
 import { loadKernels, memoryOf } from './kernels.js';
 import { property } from './property.js';
-import { layerOf } from './recipes.js';
+import { layerOfSizes } from './recipes.js';
 
 const folder = new URL('../../spec/recordings/', import.meta.url);
 const recordings = readdirSync(folder).filter(name => name.endsWith('.safetensors'));
@@ -134,25 +134,7 @@ for (const [name, backend] of targets) {
 test('the first call of a layer, which makes its memory grow, is right for every router', () => {
   for (const router of routerNames) {
     for (const numTokens of [1, 19, 600]) {
-      const layer = rounded(
-        layerOf({
-          router,
-          activation: 'swiglu',
-          sizes: { numTokens, numExperts: 8, dModel: 18, dFf: 9 },
-          logits: 'generic',
-          expertValues: 'generic',
-          biases: { up: true, gate: true, down: true },
-          storage: 'f64',
-          threshold: 0.75,
-          topK: 2,
-          noise: true,
-          capacity: { capacityFactor: null },
-          skipExpert: false,
-          auxLossCoef: 0,
-          mask: 'absent',
-          seed: numTokens,
-        }),
-      );
+      const layer = rounded(layerOfSizes(numTokens, 8, 18, 9, { router }));
       const loaded = simd.load(layer.weights, layer.config);
       const y = bits(loaded.forward(layer.x, layer.inputs));
       assert.equal(y, bits(loaded.forward(layer.x, layer.inputs)), router);

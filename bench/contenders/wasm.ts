@@ -12,9 +12,10 @@ export const wasm: readonly Contender[] = (relaxed ? (['relaxed', 'simd'] as con
     ours: i === 0,
     task: 'layer',
     router: 'threshold',
-    threads: [1],
-    async open({ steps, weights, config }) {
-      const backend = await wasmBackend({ target });
+    threads: [1, 2],
+    async open({ steps, weights, config }, threads) {
+      const backend = await wasmBackend({ target, threads });
+      if (backend.info.threads !== threads) throw new Error(backend.info.notUsed.threads);
       const layer = backend.load(weights, config);
       return { run: step => layer.forward(steps[step].x).data, close: () => backend.dispose() };
     },

@@ -42,7 +42,11 @@ export const layerCommand: Command = {
       ]);
       writeOutput('--out', out, writeOutputs(outputs, backend.precision === 'f64' ? 'F64' : 'F32', metadata));
     }
-    const lines = [...describe(layerCase, trace), '', ...compared(reports, layerCase, withGradients)];
+    const lines = [
+      ...describe(layerCase, trace),
+      '',
+      ...compared(reports, layerCase, withGradients || !backend.backward),
+    ];
     process.stdout.write(`${lines.join('\n')}\n`);
     return reports.some(({ verdict }) => verdict === 'disagree') ? 1 : 0;
   },
@@ -70,7 +74,7 @@ function smallest(margins: readonly Margin[]): string[] {
   });
 }
 
-function compared(reports: readonly StageReport[], { recorded }: LayerCase, withGradients: boolean): string[] {
+function compared(reports: readonly StageReport[], { recorded }: LayerCase, allGradients: boolean): string[] {
   if (reports.length === 0) return ['nothing recorded to compare with'];
   const width = Math.max(...reports.map(({ stage }) => stage.length));
   const lines = reports.map(({ stage, verdict, error, allowed, detail }) => {
@@ -79,9 +83,9 @@ function compared(reports: readonly StageReport[], { recorded }: LayerCase, with
     return `  ${stage.padEnd(width)}  ${figures.padEnd(22)}  ${verdict}${verdict === 'agree' ? '' : `: ${detail}`}`;
   });
   const wrong = reports.filter(({ verdict }) => verdict === 'disagree').map(({ stage }) => stage);
-  const leftOut = !withGradients && [...recorded.keys()].some(stage => stage.startsWith('grad.'));
+  const leftOut = !allGradients && [...recorded.keys()].some(stage => stage.startsWith('grad.'));
   return [
-    `  ${'stage'.padEnd(width)}  largest error, allowed  verdict`,
+    `  ${'stage'.padEnd(width)}  worst error, allowed    verdict`,
     ...lines,
     '',
     wrong.length === 0 ? `agree: ${reports.length} stages` : `disagree: ${wrong.join(', ')}`,
