@@ -3,7 +3,7 @@ import { integer, oneOf } from '../check.js';
 import type { Backend, Config, Weights } from '../types.js';
 import { hasFeature } from './engine.js';
 import { compileKernels, type Target } from './kernels.js';
-import { type Engine, openLayer, WasmLayer } from './layer.js';
+import { openLayer, type Threads, WasmLayer } from './layer.js';
 import { Memory } from './memory.js';
 import { checkFloat32 } from './packed-weights.js';
 import { Pool } from './pool.js';
@@ -42,32 +42,31 @@ export interface WasmBackend extends Backend {
 /**
  * Compile the kernels and make a backend of them.
  *
- * @throws RangeError for a target or a number of threads that is none; Error, saying what the engine lacks, where it cannot run the target
+ * @throws TypeError | RangeError for options that are none; Error, saying what the engine lacks, where it cannot run the
+ *         target. Threads that cannot be had are no error: `info` says why
  */
 export async function wasmBackend(options: WasmOptions = {}): Promise<WasmBackend> {
   const { target, deterministic = false, threads = 1 } = options;
   if (target !== undefined) oneOf('options.target', target, ['simd', 'relaxed']);
   integer('options.threads', threads, 1, MAX_THREADS);
   const { chosen, notUsed } = choose(target, deterministic);
-  const module = await compileKernels(chosen, false);
-  const oneThread: Engine = { module, numThreads: 1, pool: undefined };
-  if (threads === 1) {
-    const info = { target: chosen, threads, notUsed: { ...notUsed, threads: 'options.threads is 1' } };
-    return backendOn(oneThread, oneThread, info);
+  const oneThread: Threads = { module: await compileKernels(chosen, false), numThreads: 1, pool: undefined };
+  const many = await threadsOf(chosen, threads);
+  if (typeof many === 'string') {
+    return backendOn(oneThread, oneThread, { target: chosen, threads: 1, notUsed: { ...notUsed, threads: many } });
   }
-  const sharedModule = await compileKernels(chosen, true);
-  const pool = await Pool.open(sharedModule, threads);
-  if (typeof pool === 'string') {
-    return backendOn(oneThread, oneThread, { target: chosen, threads: 1, notUsed: { ...notUsed, threads: pool } });
-  }
-  return backendOn(
-    oneThread,
-    { module: sharedModule, numThreads: threads, pool },
-    { target: chosen, threads, notUsed },
-  );
+  return backendOn(oneThread, many, { target: chosen, threads, notUsed });
 }
 
 const MAX_THREADS = 256;
+
+/** More threads than one, or the reason why there are none. */
+async function threadsOf(target: Target, numThreads: number): Promise<Threads | string> {
+  if (numThreads === 1) return 'options.threads is 1';
+  const module = await compileKernels(target, true);
+  const pool = await Pool.open(module, numThreads);
+  return typeof pool === 'string' ? pool : { module, numThreads, pool };
+}
 
 function choose(
   wanted: Target | undefined,
@@ -86,8 +85,8 @@ function choose(
 
 const LACKS_RELAXED = 'an engine without it (Node 22 and later have it; Node 20 with --experimental-wasm-relaxed-simd)';
 
-/** Stages run on one thread, loaded layers on `engine`. */
-function backendOn(oneThread: Engine, engine: Engine, info: WasmInfo): WasmBackend {
+/** Stages run on one thread, loaded layers on `threads`. */
+function backendOn(oneThread: Threads, threads: Threads, info: WasmInfo): WasmBackend {
   const scratch = workspaceOver(oneThread.module, new Memory(0, false)); // for the stages that see no weights
   const loaded = new Set<WasmLayer>();
   let opened = new WeakMap<Weights, OpenLayer>();
@@ -125,7 +124,7 @@ function backendOn(oneThread: Engine, engine: Engine, info: WasmInfo): WasmBacke
     },
     load(weights, config) {
       inUse();
-      const layer = new WasmLayer(engine, weights, config);
+      const layer = new WasmLayer(threads, weights, config);
       loaded.add(layer);
       return layer;
     },
@@ -134,7 +133,7 @@ function backendOn(oneThread: Engine, engine: Engine, info: WasmInfo): WasmBacke
       opened = new WeakMap();
       for (const layer of loaded) layer.dispose();
       loaded.clear();
-      engine.pool?.dispose();
+      threads.pool?.dispose();
     },
   };
 }

@@ -7,11 +7,10 @@ import { Memory } from './memory.js';
 import { checkFloat32, packWeights } from './packed-weights.js';
 import type { Pool, SplitCall } from './pool.js';
 import { type OpenLayer, runLayer } from './stages.js';
-import { WorkerError } from './team.js';
 import { workspaceOver } from './workspace.js';
 
-/** What a backend computes with: on one thread, or on those of a pool. */
-export interface Engine {
+/** What a layer computes on: one thread, or those of a pool. */
+export interface Threads {
   readonly module: KernelModule;
   readonly numThreads: number;
   /** Absent on one thread. */
@@ -26,7 +25,7 @@ export interface Engine {
  *         above them and is used again by the next one, so that only a larger call than any before takes more
  */
 export class WasmLayer {
-  readonly #engine: Engine;
+  readonly #threads: Threads;
   readonly #config: Config;
   #open: OpenLayer | undefined;
   #isDisposed = false;
@@ -37,11 +36,11 @@ export class WasmLayer {
    * @throws TypeError | RangeError for weights and config that do not fit together, that float32 cannot hold, or that
    *         need more memory than can be had: it says how much
    */
-  constructor(engine: Engine, weights: Weights, config: Config) {
+  constructor(threads: Threads, weights: Weights, config: Config) {
     checkLayer(weights, config);
-    this.#engine = engine;
+    this.#threads = threads;
     this.#config = config;
-    this.#open = openLayer(engine, weights);
+    this.#open = openLayer(threads, weights);
   }
 
   /**
@@ -55,15 +54,10 @@ export class WasmLayer {
    */
   forward(x: Matrix, inputs: RoutingInputs = {}): Matrix {
     const open = this.#checked(x, inputs);
-    const { pool } = this.#engine;
+    const { pool } = this.#threads;
     if (!pool) return runLayer(open, x, inputs, this.#config);
     if (this.#numUnderWay > 0) throw new Error('"layer" expected no forwardAsync under way, got one: await it first');
-    try {
-      return pool.run(this.#call(x, inputs));
-    } catch (error) {
-      this.#leaveToTheDead(error);
-      throw error;
-    }
+    return pool.run(this.#call(x, inputs));
   }
 
   /**
@@ -73,15 +67,12 @@ export class WasmLayer {
    * @throws as `forward` does, in the promise
    */
   async forwardAsync(x: Matrix, inputs: RoutingInputs = {}): Promise<Matrix> {
-    const { pool } = this.#engine;
+    const { pool } = this.#threads;
     if (!pool) return this.forward(x, inputs);
     this.#checked(x, inputs);
     this.#numUnderWay++;
     try {
       return await pool.runAsync(() => this.#call(x, inputs));
-    } catch (error) {
-      this.#leaveToTheDead(error);
-      throw error;
     } finally {
       this.#numUnderWay--;
       this.#release();
@@ -108,26 +99,27 @@ export class WasmLayer {
 
   #call(x: Matrix, inputs: RoutingInputs): SplitCall {
     const space = this.#inUse();
-    return { space, loops: layerLoops(space, x, inputs, this.#config, this.#engine.numThreads) };
+    const loops = layerLoops(space, x, inputs, this.#config, this.#threads.numThreads);
+    return { space, loops, moveOut: () => this.#moveOut(space) };
   }
 
-  /** Where a worker died others may still write into the memory of the call: the layer moves out. */
-  #leaveToTheDead(error: unknown): void {
-    if (!(error instanceof WorkerError) || !this.#open || this.#isDisposed) return;
-    const { packed, callStart } = this.#open;
+  /** Takes the weights to another memory. */
+  #moveOut({ packed, callStart }: OpenLayer): void {
+    this.#open = undefined; // in case there is none to be had
+    if (this.#isDisposed) return;
     const memory = packed.memory.copyBelow(callStart);
-    this.#open = { ...workspaceOver(this.#engine.module, memory), packed: { ...packed, memory } };
+    this.#open = { ...workspaceOver(this.#threads.module, memory), packed: { ...packed, memory } };
   }
 
   #release(): void {
     if (!this.#isDisposed || this.#numUnderWay > 0 || !this.#open) return;
-    this.#engine.pool?.giveBack(this.#open.memory);
+    this.#threads.pool?.giveBack(this.#open.memory);
     this.#open = undefined;
   }
 }
 
 /** Weights that passed `checkLayer`, packed, with kernels over them. */
-export function openLayer({ module, pool }: Engine, weights: Weights): OpenLayer {
+export function openLayer({ module, pool }: Threads, weights: Weights): OpenLayer {
   const newMemory = (numBytes: number) => pool?.memory(numBytes) ?? new Memory(numBytes, false);
   const packed = packWeights(weights, module.panelWidth, newMemory);
   return { ...workspaceOver(module, packed.memory), packed };

@@ -2,7 +2,7 @@
 import type { Matrix } from '../types.js';
 import type { KernelModule } from './kernels.js';
 import { Memory } from './memory.js';
-import { type StartWorker, workerStarter } from './start-worker.js';
+import { workerStarter } from './start-worker.js';
 import { type Loop, perform } from './tasks.js';
 import { Team, WorkerError } from './team.js';
 import type { Workspace } from './workspace.js';
@@ -11,6 +11,8 @@ import type { Workspace } from './workspace.js';
 export interface SplitCall {
   readonly space: Workspace;
   readonly loops: Generator<Loop, Matrix, void>;
+  /** Told when workers were left behind that may still write into the call's memory: it is theirs from now on. */
+  moveOut(): void;
 }
 
 export class Pool {
@@ -33,7 +35,7 @@ export class Pool {
     if (typeof startWorker === 'string') return startWorker;
     let pool: Pool | undefined;
     try {
-      pool = new Pool(() => startedTeam(module, numThreads, startWorker));
+      pool = new Pool(() => new Team(module, numThreads, startWorker));
       await pool.#team.ready();
       return pool;
     } catch (error) {
@@ -47,18 +49,17 @@ export class Pool {
    *
    * @throws WorkerError if a worker died during the call or since the last one. The workers are new ones after that
    */
-  run({ space, loops }: SplitCall): Matrix {
-    if (this.#numAsync > 0) return runAlone({ space, loops });
-    const team = this.#team;
+  run(call: SplitCall): Matrix {
+    if (this.#numAsync > 0) return runAlone(call);
     try {
-      team.check();
+      this.#team.check();
       for (;;) {
-        const { done, value } = loops.next();
+        const { done, value } = call.loops.next();
         if (done) return value;
-        team.run(space, value);
+        this.#team.run(call.space, value);
       }
     } catch (error) {
-      this.#replaceAfter(error);
+      this.#recover(error, call);
       throw error;
     }
   }
@@ -75,17 +76,16 @@ export class Pool {
   }
 
   async #runInTurn(begin: () => SplitCall): Promise<Matrix> {
-    const team = this.#team;
+    const call = begin();
     try {
-      const { space, loops } = begin();
-      team.check();
+      this.#team.check();
       for (;;) {
-        const { done, value } = loops.next();
+        const { done, value } = call.loops.next();
         if (done) return value;
-        await team.runAsync(space, value);
+        await this.#team.runAsync(call.space, value);
       }
     } catch (error) {
-      this.#replaceAfter(error);
+      this.#recover(error, call);
       throw error;
     }
   }
@@ -114,17 +114,12 @@ export class Pool {
   }
 
   /** A team of which one has failed is dissolved, and another one started. */
-  #replaceAfter(error: unknown): void {
+  #recover(error: unknown, call: SplitCall): void {
     if (!(error instanceof WorkerError) || this.#isDisposed) return;
     this.#team.dissolve(error.message);
     this.#team = this.#newTeam();
+    call.moveOut();
   }
-}
-
-function startedTeam(module: KernelModule, numThreads: number, startWorker: StartWorker): Team {
-  const team = new Team(module, numThreads, startWorker);
-  team.start();
-  return team;
 }
 
 function runAlone({ space, loops }: SplitCall): Matrix {
