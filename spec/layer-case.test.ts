@@ -100,7 +100,7 @@ const faults: [string, Uint8Array, RegExp][] = [
     changed((_, m) => m.set('format', 'onnx')),
     /"format" expected metadata "xmoe-layer-case\/1", got "onnx"/,
   ],
-  ['no config', changed((_, m) => m.delete('config')), /"config" expected JSON/],
+  ['no config', changed((_, m) => m.delete('config')), /"config" expected a JSON object, got none/],
   ['a config that is no object', changed((_, m) => m.set('config', '[1]')), /"config" expected a JSON object/],
   ['an unknown router', configured({ router: 'best' }), /"config.router" expected .*threshold.*, got "best"/],
   ['a router of another type', configured({ router: 7 }), /"config.router" expected a string, got 7/],

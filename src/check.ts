@@ -47,6 +47,22 @@ export function checkObject(name: string, value: unknown): void {
   throw unexpected(TypeError, name, 'an object', show(value));
 }
 
+/** The object that a JSON text of a stranger holds. */
+export function parseJsonObject(name: string, text: string | undefined): Record<string, unknown> {
+  const expected = 'a JSON object';
+  if (text === undefined) throw unexpected(TypeError, name, expected, 'none');
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    throw unexpected(TypeError, name, expected, `what is no JSON: ${(error as Error).message}`);
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw unexpected(TypeError, name, expected, show(value));
+  }
+  return value as Record<string, unknown>;
+}
+
 export function unexpected(kind: ErrorConstructor, name: string, expected: string, got: string): Error {
   return new kind(`"${name}" expected ${expected}, got ${got}`);
 }

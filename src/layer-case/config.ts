@@ -1,4 +1,5 @@
 /** The `config` of a layer-case file: JSON with the authors' snake_case keys <-> Config. */
+import { parseJsonObject } from '../check.js';
 import { routers } from '../selection/routers.js';
 import type { Config } from '../types.js';
 
@@ -21,8 +22,8 @@ export interface CaseConfig {
  * checks (ranges, shapes) is left to it.
  * @throws TypeError if the text is not a JSON object, or a value is of the wrong kind
  */
-export function parseConfig(text: string): CaseConfig {
-  const json = parseObject(text);
+export function parseConfig(text: string | undefined): CaseConfig {
+  const json = parseJsonObject('config', text);
   const number = (key: string) => optional(json, key, 'number') as number | undefined;
   const flag = (key: string) => optional(json, key, 'boolean') as boolean | undefined;
   const router = optional(json, 'router', 'string') as Config['router'];
@@ -67,19 +68,6 @@ export function formatConfig({ config, sizes, dropOrderOpen }: CaseConfig): stri
     d_ff: sizes.dFf,
     drop_order_open: dropOrderOpen,
   });
-}
-
-function parseObject(text: string): Record<string, unknown> {
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (error) {
-    throw new TypeError(`"config" expected JSON, got ${(error as Error).message}`);
-  }
-  if (typeof json !== 'object' || json === null || Array.isArray(json)) {
-    throw new TypeError(`"config" expected a JSON object, got ${text.slice(0, 40)}`);
-  }
-  return json as Record<string, unknown>;
 }
 
 function optional(json: Record<string, unknown>, key: string, type: 'number' | 'string' | 'boolean'): unknown {

@@ -44,7 +44,7 @@ export function readLayerCase(file: Uint8Array): LayerCase {
   if (metadata.get('format') !== FORMAT) {
     throw new TypeError(`"format" expected metadata "${FORMAT}", got ${JSON.stringify(metadata.get('format'))}`);
   }
-  const { config, sizes, dropOrderOpen } = parseConfig(metadata.get('config') ?? '');
+  const { config, sizes, dropOrderOpen } = parseConfig(metadata.get('config'));
   const read: ReadTensor = (name, numDimensions) => {
     const tensor = tensors.get(name);
     if (!tensor) return undefined;

@@ -1,6 +1,6 @@
 /** What a model file says of its model: the JSON in its metadata, field names as in Hugging Face configurations. */
 import { activations } from '../activations.js';
-import { finite, integer, oneOf, show, unexpected } from '../check.js';
+import { finite, integer, oneOf, parseJsonObject, show, unexpected } from '../check.js';
 import type { ActivationName, Config, RouterName } from '../types.js';
 
 /** Sizes of a byte-level GPT, some of whose layers hold an XMoE layer. */
@@ -42,7 +42,7 @@ const ACTIVATIONS = Object.keys(activations) as ActivationName[];
  * @throws TypeError, RangeError that name the field
  */
 export function parseConfig(json: string | undefined): ModelConfig {
-  const fields = parseObject(json);
+  const fields: Fields = parseJsonObject('metadata.config', json);
   oneOf('config.model_type', fields.model_type, ['xmoe-gpt']);
   oneOf('config.tokenizer', fields.tokenizer, ['bytes']);
   oneOf('config.tie_word_embeddings', fields.tie_word_embeddings, [true]);
@@ -97,19 +97,3 @@ function moeLayers(layers: unknown, numLayers: number): number[] {
 }
 
 type Fields = Readonly<Record<string, unknown>>;
-
-function parseObject(json: string | undefined): Fields {
-  if (json === undefined) throw unexpected(TypeError, 'metadata.config', 'a JSON object', 'none');
-  let value: unknown;
-  try {
-    value = JSON.parse(json);
-  } catch (cause) {
-    throw new TypeError(`"metadata.config" expected a JSON object, got what is no JSON: ${(cause as Error).message}`, {
-      cause,
-    });
-  }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw unexpected(TypeError, 'metadata.config', 'a JSON object', show(value));
-  }
-  return value as Fields;
-}
