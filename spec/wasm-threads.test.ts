@@ -16,7 +16,7 @@ import { type Layer, layerOfSizes } from './recipes.js';
 const started: Worker[] = [];
 process.on('worker', worker => started.push(worker));
 
-const withThreads = (threads: number) => wasmBackend({ target: 'simd', threads });
+const withThreads = (threads: number) => wasmBackend({ deterministic: true, threads });
 const [one, two, three] = await Promise.all([1, 2, 3].map(withThreads));
 
 const bits = ({ data }: Matrix) => Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('hex');
@@ -256,7 +256,7 @@ function program(first: string, rest: string): string {
   const many = `{ rows: 500, cols: 1, data: new Float64Array(500).fill(2) }`;
   const source = `${first};
     const { wasmBackend } = await import('${door}');
-    const backend = await wasmBackend({ target: 'simd', threads: 2 });
+    const backend = await wasmBackend({ deterministic: true, threads: 2 });
     const weights = { router: ${one}, up: [${one}], down: [${one}] };
     const layer = backend.load(weights, { router: 'dense', numExperts: 1, capacityFactor: null, activation: 'relu' });
     const x = ${many};
