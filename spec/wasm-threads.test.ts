@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import type { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import type { Matrix } from 'xmoe';
@@ -173,7 +173,7 @@ test('a worker that dies during forwardAsync is reported', async () => {
   let calls = 0;
   await untilDeath(() => {
     const pending = layer.forwardAsync(x);
-    if (++calls === 3) setImmediate(() => newest().terminate());
+    if (++calls === 3) setImmediate().then(() => newest().terminate());
     return pending;
   }, expected);
   backend.dispose();
@@ -196,7 +196,7 @@ test('dispose ends the workers and the calls that wait for them', async () => {
   const { backend, layer, x, newest } = await slowLayer();
   const pending = [layer.forwardAsync(x), layer.forwardAsync(x)];
   const rejected = Promise.all(pending.map(call => assert.rejects(call, /disposed of/)));
-  await sleep(1);
+  await setImmediate(); // the first has begun
   const ended = once(newest(), 'exit');
   backend.dispose();
   backend.dispose();
