@@ -121,6 +121,6 @@ export class WasmLayer {
 /** Weights that passed `checkLayer`, packed, with kernels over them. */
 export function openLayer({ module, pool }: Threads, weights: Weights): OpenLayer {
   const newMemory = (numBytes: number) => pool?.memory(numBytes) ?? new Memory(numBytes, false);
-  const packed = packWeights(weights, module.panelWidth, newMemory);
+  const packed = packWeights(weights, module.set, newMemory);
   return { ...workspaceOver(module, packed.memory), packed };
 }
