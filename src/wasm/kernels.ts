@@ -65,14 +65,23 @@ export interface KernelModule {
 /**
  * Compile the kernels of a target. Every module has all sets: another choice is `{ ...module, set }`, without compiling
  * again, for layers that are loaded after it.
+ *
+ * @param mark makes the module another one for an engine that compiles equal bytes once
  */
 export async function compileKernels(
   target: Target,
   isShared: boolean,
-  set: KernelSet = { panelWidth: 8, tileRows: 4 },
+  set: KernelSet,
+  mark?: string,
 ): Promise<KernelModule> {
-  const module = await wasm!.compile(isShared ? importingSharedMemory(bytes(target)) : bytes(target));
+  const plain = isShared ? importingSharedMemory(bytes(target)) : bytes(target);
+  const module = await wasm!.compile(mark === undefined ? plain : marked(plain, mark));
   return { target, module, isShared, set };
+}
+
+/** With a custom section of that name, of at most 100 letters, and no content: engines ignore it. */
+function marked(module: Uint8Array, name: string): Uint8Array {
+  return Uint8Array.of(...module, 0, name.length + 1, name.length, ...Array.from(name, letter => letter.charCodeAt(0)));
 }
 
 export function instantiate(module: WasmModule, memory: WasmMemory): Kernels {
