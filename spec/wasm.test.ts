@@ -225,7 +225,7 @@ test('addresses past 2 GiB are addresses: the kernels give the same bits there',
     });
     new Uint32Array(memory.buffer, rowsPtr, 2).set([xPtr, xPtr + 20]);
     new Uint32Array(memory.buffer, targetsPtr, 2).set([outPtr, outPtr + 4 * width]);
-    kernels.product_f32_8(panelPtr, 5, rowsPtr, 2, targetsPtr, 0, 0, 1, 0, 4);
+    kernels.product_f32_8(panelPtr, 5, rowsPtr, 2, targetsPtr, 0, 1, 4, 0);
     kernels.activate_f32(outPtr, outPtr, 2 * width, 1);
     return bits({ rows: 2, cols: width, data: new Float32Array(memory.buffer, outPtr, 2 * width).slice() });
   };

@@ -3,13 +3,11 @@ import { largestMagnitude } from '../matrix.js';
 import { routers } from '../selection/routers.js';
 import type { Config, DispatchPlan, ExpertRows, Matrix, Routing, RoutingInputs } from '../types.js';
 import { checkRouting } from '../validate.js';
-import { Finish } from './kernels.js';
 import type { PackedWeights } from './packed-weights.js';
-import { padded } from './panels.js';
-import { hiddenRows, product } from './products.js';
+import { encode, encodedRows, expertMemory, hiddenFrom, hiddenRows, product, scratchBytes } from './products.js';
 import { fastDispatch } from './select.js';
-import { perform } from './tasks.js';
-import { begin, put, putAddresses, take, type Workspace } from './workspace.js';
+import { type Call, perform } from './tasks.js';
+import { begin, put, putAddresses, type Rows, take, type Workspace } from './workspace.js';
 
 /** A workspace whose memory begins with the weights of a layer. */
 export interface OpenLayer extends Workspace {
@@ -72,27 +70,26 @@ function sigmoidsOf(space: Workspace, logits: Matrix): Float32Array {
 
 export function runExperts(layer: OpenLayer, x: Matrix, plan: DispatchPlan, config: Config): ExpertRows {
   begin(layer);
-  const { memory, kernels, packed } = layer;
-  const { dModel, dFf, set } = packed;
-  const [widthOut, widthHidden] = [padded(dModel, set.panelWidth), padded(dFf, set.panelWidth)];
+  const { memory, packed } = layer;
+  const { dModel, dFf } = packed;
   const numRows = plan.tokenIndex.length;
-  const xRows = putAddresses(layer, put(layer, x), dModel, plan.tokenIndex);
-  const hiddenPtr = memory.allocateZeros(4 * numRows * widthHidden);
-  const outPtr = memory.allocateZeros(4 * numRows * widthOut);
-  const inOrder = Int32Array.from({ length: numRows }, (_, i) => i);
-  const hidden = putAddresses(layer, hiddenPtr, widthHidden, inOrder);
-  const out = putAddresses(layer, outPtr, widthOut, inOrder);
+  const given: Rows = { ptr: put(layer, x), stride: dModel };
+  const encoded = encodedRows(layer, given, x.rows, dModel);
+  const xList = putAddresses(layer, encoded, plan.tokenIndex);
+  const rows = expertMemory(layer, numRows, numRows);
+  const scratchPtr = memory.allocate(scratchBytes(packed));
+  for (const part of [rows.hidden, rows.out]) memory.floats(part.ptr, numRows * part.stride).fill(0);
+
+  performAll(layer, encode(packed, given, x.rows, dModel, encoded));
   for (const { expert, first, numGiven } of busyExperts(plan, packed)) {
-    const [x, h, o] = [xRows, hidden, out].map(ptr => ptr + 4 * first);
-    const calls = [
-      ...hiddenRows(packed, expert, { count: numGiven, from: x, to: h }, hiddenPtr + 4 * first * widthHidden, config),
-      product(packed, expert.down, { count: numGiven, from: h, to: o }, Finish.STORE),
-    ];
-    for (const call of calls) perform(kernels, call);
+    const own = hiddenFrom(rows, first);
+    const calls = hiddenRows(packed, expert, numGiven, xList + 4 * first, own, scratchPtr, config);
+    const out = rows.out.list + 4 * first;
+    performAll(layer, [...calls, product(packed, expert.down, numGiven, own.encoded.list, out, scratchPtr)]);
   }
   return {
-    hidden: take(layer, hiddenPtr, numRows, dFf, widthHidden),
-    out: take(layer, outPtr, numRows, dModel, widthOut),
+    hidden: take(layer, rows.hidden.ptr, numRows, dFf, rows.hidden.stride),
+    out: take(layer, rows.out.ptr, numRows, dModel, rows.out.stride),
   };
 }
 
@@ -113,45 +110,47 @@ export function combine(space: Workspace, expertOut: Matrix, plan: DispatchPlan)
   const { memory, kernels } = space;
   const { rows: numRows, cols } = expertOut;
   const { numTokens } = plan.selection;
-  const outPtr = put(space, expertOut);
+  const inOrder = Int32Array.from(plan.tokenIndex, (_, i) => i);
+  const outList = putAddresses(space, { ptr: put(space, expertOut), stride: cols }, inOrder);
   const weightsPtr = put(space, { rows: numRows, cols: 1, data: plan.combineWeight });
   const yPtr = memory.allocateZeros(4 * numTokens * cols);
-  const targetsPtr = putAddresses(space, yPtr, cols, plan.tokenIndex);
-  kernels.combine_f32(outPtr, cols, weightsPtr, targetsPtr, numRows, cols);
+  const targets = putAddresses(space, { ptr: yPtr, stride: cols }, plan.tokenIndex);
+  kernels.combine_f32(outList, weightsPtr, targets, numRows, 0, cols);
   return take(space, yPtr, numTokens, cols, cols);
 }
 
 /** All stages in one, x to y: the same bits as one after another. */
 export function runLayer(layer: OpenLayer, x: Matrix, inputs: RoutingInputs, config: Config): Matrix {
   begin(layer);
-  const { memory, kernels, packed } = layer;
-  const { dModel, dFf, set } = packed;
-  const [widthOut, widthHidden] = [padded(dModel, set.panelWidth), padded(dFf, set.panelWidth)];
-  const xPtr = put(layer, x);
-  const routing = routeOn(layer, xPtr, x.rows);
+  const { memory, packed } = layer;
+  const { dModel } = packed;
+  const given: Rows = { ptr: put(layer, x), stride: dModel };
+  const routing = routeOn(layer, given.ptr, x.rows);
   checkRouting(routing);
   const plan = dispatch(layer, routing, inputs, config);
 
   const busy = busyExperts(plan, packed);
   const mostGiven = largestMagnitude(busy.map(({ numGiven }) => numGiven));
-  const hiddenPtr = memory.allocate(4 * mostGiven * widthHidden);
-  const hidden = putAddresses(
-    layer,
-    hiddenPtr,
-    widthHidden,
-    Int32Array.from({ length: mostGiven }, (_, i) => i),
-  );
+  const rows = expertMemory(layer, mostGiven, mostGiven);
+  const scratchPtr = memory.allocate(scratchBytes(packed));
+  const encoded = encodedRows(layer, given, x.rows, dModel);
+  const xList = putAddresses(layer, encoded, plan.tokenIndex);
+  const widthOut = rows.out.stride;
   const yPtr = memory.allocateZeros(4 * x.rows * widthOut);
-  const xRows = putAddresses(layer, xPtr, dModel, plan.tokenIndex);
-  const targets = putAddresses(layer, yPtr, widthOut, plan.tokenIndex);
+  const targets = putAddresses(layer, { ptr: yPtr, stride: widthOut }, plan.tokenIndex);
   const weightsPtr = put(layer, { rows: plan.tokenIndex.length, cols: 1, data: plan.combineWeight });
-  for (const { expert, first, numGiven: count } of busy) {
-    const [from, to, weights] = [xRows, targets, weightsPtr].map(ptr => ptr + 4 * first);
-    const calls = [
-      ...hiddenRows(packed, expert, { count, from, to: hidden }, hiddenPtr, config),
-      product(packed, expert.down, { count, from: hidden, to, weights }, Finish.ADD_WEIGHTED),
-    ];
-    for (const call of calls) perform(kernels, call);
+
+  performAll(layer, encode(packed, given, x.rows, dModel, encoded));
+  for (const { expert, first, numGiven } of busy) {
+    performAll(layer, [
+      ...hiddenRows(packed, expert, numGiven, xList + 4 * first, rows, scratchPtr, config),
+      product(packed, expert.down, numGiven, rows.encoded.list, rows.out.list, scratchPtr),
+      ['combine_f32', rows.out.list, weightsPtr + 4 * first, targets + 4 * first, numGiven, 0, dModel],
+    ]);
   }
   return take(layer, yPtr, x.rows, dModel, widthOut);
+}
+
+function performAll({ kernels }: Workspace, calls: readonly Call[]): void {
+  for (const call of calls) perform(kernels, call);
 }
