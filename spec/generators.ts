@@ -4,10 +4,9 @@
  */
 import fc from 'fast-check';
 import type { ActivationName, Matrix, RouterName } from 'xmoe';
-import { type Layer, type LogitStyle, layerOf, type Recipe, type Sizes } from './recipes.js';
-import { integer, matrixOf, uniform } from './values.js';
+import { integer, type Layer, type LogitStyle, layerOf, matrixOf, type Recipe, type Sizes, uniform } from 'xmoe/cases';
 
-export type { Layer, LogitStyle, Recipe } from './recipes.js';
+export type { Layer, LogitStyle, Recipe } from 'xmoe/cases';
 
 export const routerNames = ['threshold', 'dense', 'topk', 'switch', 'hash', 'base_eval', 'base_train'] as const;
 export const softmaxRouters = ['threshold', 'dense', 'topk', 'switch'] as const;

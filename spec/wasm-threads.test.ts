@@ -7,10 +7,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import type { Matrix } from 'xmoe';
+import { type Layer, layerOfSizes } from 'xmoe/cases';
 import { type WasmLayer, WorkerError, wasmBackend } from 'xmoe/wasm';
 import { activationNames, layers, noDrop, routerNames } from './generators.js';
 import { property } from './property.js';
-import { type Layer, layerOfSizes } from './recipes.js';
 
 /** Every worker thread that this process has started. */
 const started: Worker[] = [];

@@ -3,13 +3,13 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { type Config, forward, type Matrix, reference, type Weights } from 'xmoe';
+import { layerOfSizes } from 'xmoe/cases';
 import { type LayerCase, outputTensors, readLayerCase } from 'xmoe/layer-case';
 import { runCase } from 'xmoe/oracle';
 import { type WasmBackend, wasmBackend } from 'xmoe/wasm';
 import { activationNames, type Layer, layers, noDrop, routerNames } from './generators.js';
 import { loadKernels, memoryOf } from './kernels.js';
 import { property } from './property.js';
-import { layerOfSizes } from './recipes.js';
 
 const folder = new URL('../../spec/recordings/', import.meta.url);
 const recordings = readdirSync(folder).filter(name => name.endsWith('.safetensors'));

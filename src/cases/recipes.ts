@@ -1,5 +1,5 @@
 /** A recipe says what a random layer is like, in words and a seed; the layer follows from it, number by number. */
-import type { ActivationName, Config, Matrix, RouterName, RoutingInputs, Weights } from 'xmoe';
+import type { ActivationName, Config, Matrix, RouterName, RoutingInputs, Weights } from '../types.js';
 import { generic, integer, matrixOf, shuffled, uniform } from './values.js';
 
 /** Everything that one call of a layer needs, and a cotangent for y. */

@@ -1,5 +1,5 @@
 /** Numbers that follow from a seed and a place alone: a case that shrinks keeps the numbers it does not lose. */
-import type { Matrix } from 'xmoe';
+import type { Matrix } from '../types.js';
 
 /** From 0 up to 1, another number for each seed and place. */
 export function uniform(seed: number, a: number, b = 0, c = 0, d = 0): number {

@@ -1,0 +1,3 @@
+/** Layers by recipe: what a random case is like in a few words and a seed, and the case that follows from them. */
+export { type Layer, type LogitStyle, layerOf, layerOfSizes, type Recipe, type Sizes } from './recipes.js';
+export { generic, integer, matrixOf, shuffled, uniform } from './values.js';
