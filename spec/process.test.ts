@@ -49,7 +49,7 @@ function program(script: string, options: ProcessOptions = {}) {
 
 /** The verdict and the faults of one call, all behaviours looked at. */
 async function judged(script: string, options?: ProcessOptions, of: LayerCall = call) {
-  const implementation = program(script, options);
+  const implementation = await program(script, options);
   try {
     const { verdict, findings } = await examine(implementation, of);
     return { verdict, findings };
@@ -199,7 +199,7 @@ test('a program that takes too much memory is ended', {
 
 test('after a failure another process answers', async () => {
   const marker = join(folder, 'crashed');
-  const implementation = program(
+  const implementation = await program(
     `if (!existsSync('${marker}')) { writeFileSync('${marker}', ''); process.exit(9); } serve();`,
   );
   assert.equal((await examine(implementation, call)).findings[0].kind, 'crashed');
@@ -210,7 +210,7 @@ test('after a failure another process answers', async () => {
 
 test('what a program started ends with it', { skip: process.platform === 'win32' && 'no process groups' }, async () => {
   const pids = join(folder, 'pids');
-  const implementation = program(
+  const implementation = await program(
     `const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], { stdio: 'inherit' });
      writeFileSync('${pids}', child.pid + ' ' + process.pid);
      for (let q; (q = read()); ) write(framed(answerTo(q)));
@@ -233,6 +233,8 @@ function hasEnded(pid: number): boolean {
 }
 
 test('a program that does not exist is bad usage', async () => {
-  const implementation = processImplementation(['no-such-program-of-ours']);
-  await assert.rejects(async () => implementation.run(call), /"command" expected a program that starts, got spawn/);
+  await assert.rejects(
+    processImplementation(['no-such-program-of-ours']),
+    /"command" expected a program that starts, got spawn/,
+  );
 });

@@ -115,7 +115,8 @@ function rowsOf(outputs: Outputs, tokens: readonly number[]): Outputs {
 function differenceOf(expected: Outputs, got: Outputs): string | undefined {
   for (const [name, { shape, data }] of expected) {
     const other = got.get(name);
-    if (!other || other.data.length !== data.length) continue;
+    if (!other) return `${name} is missing`;
+    if (other.shape.join() !== shape.join()) return `${name} has shape [${other.shape}] instead of [${shape}]`;
     let worst = { at: 0, by: 0 };
     for (let at = 0; at < data.length; at++) {
       const [a, b] = [data[at], other.data[at]];

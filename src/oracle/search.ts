@@ -54,7 +54,7 @@ const PATIENCE_MS = 50;
 
 /**
  * Search until a case fails, or all conform, or the signal comes.
- * Every case is judged; one in four is also asked twice, one in four in parts, one in eight after a call that overflows.
+ * Every case is judged; three in eight are also asked twice, two in parts, one after a call that overflows.
  */
 export async function search(implementation: Implementation, options: SearchOptions = {}): Promise<SearchReport> {
   const { seed = 0, shard = { index: 1, count: 1 }, signal, gradients = false, wanted = {} } = options;
@@ -100,7 +100,7 @@ function behavioursOf(index: number): Behaviour[] {
   const place = (index + Math.floor(index / 8)) % 8;
   if (place % 4 === 1) return ['repeat'];
   if (place % 4 === 2) return ['batch'];
-  return place === 3 ? ['poison'] : [];
+  return place === 3 ? ['repeat', 'poison'] : [];
 }
 
 async function shrunk(

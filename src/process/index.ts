@@ -16,32 +16,37 @@ export interface ProcessOptions extends Partial<ProcessLimits> {
 const DEFAULT_LIMITS: ProcessLimits = { seconds: 60, memoryBytes: 8 * 2 ** 30 };
 
 /**
- * The program is started with the first call, and again after a failure: `run` throws once for each failure.
+ * The program is started, and started again by the first call after each failure.
  *
  * @param command the program and its arguments
- * @throws TypeError (from `run`) if there is no such program
+ * @throws TypeError if there is no such program
  */
-export function processImplementation(command: readonly string[], options: ProcessOptions = {}): Implementation {
+export async function processImplementation(
+  command: readonly string[],
+  options: ProcessOptions = {},
+): Promise<Implementation> {
   const { arithmetic = 'f32', ...limits } = options;
-  let running: ForeignProcess | undefined;
+  const start = () => ForeignProcess.start(command, { ...DEFAULT_LIMITS, ...limits });
+  let running: ForeignProcess | undefined = await start();
+  const close = async () => {
+    await running?.close();
+    running = undefined;
+  };
   return {
     name: command.join(' '),
     arithmetic: arithmeticNamed(arithmetic),
     async run(call) {
-      running ??= await ForeignProcess.start(command, { ...DEFAULT_LIMITS, ...limits });
+      running ??= await start();
       try {
         const { outputs, refused } = answerOf(await running.ask(questionOf(call), maxAnswerBytes(call)));
         if (refused === undefined) return outputs;
         throw new ImplementationError('refused', quote(refused));
       } catch (error) {
-        if ((error as ImplementationError).kind !== 'refused') await this.close!();
+        if ((error as ImplementationError).kind !== 'refused') await close();
         throw error;
       }
     },
-    async close() {
-      await running?.close();
-      running = undefined;
-    },
+    close,
   };
 }
 
