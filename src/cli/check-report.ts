@@ -2,6 +2,7 @@
 import {
   type Arithmetic,
   type Conformance,
+  describe,
   type Failure,
   type LayerCall,
   shareOf,
@@ -91,15 +92,6 @@ function shownLines({ shown, failure }: CheckReport): string[] {
       ? ['it did not fail when put again: it depends on the calls before it, or on chance']
       : []),
   ];
-}
-
-function describe({ stages, findings }: Conformance): string {
-  return [
-    ...stages.map(
-      s => `${s.stage.padEnd(10)} ${s.verdict}${s.detail && `: ${s.detail}`} ${s.worst ? JSON.stringify(s.worst) : ''}`,
-    ),
-    ...findings.map(f => `${f.severity} ${f.kind}: ${f.detail}`),
-  ].join('\n');
 }
 
 function sizesOf({ config, x, weights }: LayerCall): string {

@@ -15,6 +15,7 @@ export { type Behaviour, behaviours } from './behaviour.js';
 export { type Bounds, errorBounds, U32 } from './bounds.js';
 export { type CaseResult, runCase } from './compare.js';
 export { conform } from './conform.js';
+export { describe, placeText, toJson } from './describe.js';
 export { type ExamineOptions, examine } from './examine.js';
 export { implementationOf } from './implementation.js';
 export { ImplementationError } from './implementation-error.js';
