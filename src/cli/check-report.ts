@@ -51,7 +51,7 @@ function stageTable(tally: Tally): string[] {
   const rows = Array.from(tally.stages, ([stage, t]) => {
     const { agree, admissible, disagree } = t.verdicts;
     const judged = agree + admissible + disagree;
-    const share = t.worst ? percent(shareOf(t.worst)) : '';
+    const share = t.worst ? shareText(shareOf(t.worst)) : '';
     const notes = [
       admissible > 0 && `${admissible} admissible`,
       t.numWarnings > 0 && `${t.numWarnings} past the probable bound`,
@@ -107,10 +107,11 @@ function sizesOf({ config, x, weights }: LayerCall): string {
   return `T ${x.rows}, E ${numExperts}, d ${x.cols}, m ${weights.up[0].rows}; ${settings.filter(Boolean).join(', ')}`;
 }
 
-function percent(share: number): string {
-  if (!Number.isFinite(share)) return 'no bound';
-  const value = 100 * share;
-  return `${value >= 10 ? Math.round(value).toLocaleString('en') : value.toPrecision(2)} %`;
+/** A difference against its bound: below it in percent, far above it in times. */
+function shareText(share: number): string {
+  if (!Number.isFinite(share)) return 'unbounded';
+  if (share >= 10) return `${share.toPrecision(2)} times`;
+  return `${share >= 0.1 ? Math.round(100 * share) : (100 * share).toPrecision(2)} %`;
 }
 
 function count(n: number, word: string): string {

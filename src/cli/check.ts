@@ -57,7 +57,7 @@ export const checkCommand: Command = {
         ? await withImplementation(args, command, implementation =>
             replay === undefined ? hunt(implementation, args, argv) : replayed(implementation, replay, args),
           )
-        : await judgeFolder(files, arithmeticNamed(arithmeticOf(args) ?? 'f32'));
+        : await judgeFolder(files, arithmeticOf(args) ?? arithmeticNamed('f32'));
     const json = args.text('json');
     if (json !== undefined) writeOutput('--json', json, new TextEncoder().encode(`${jsonOf(report)}\n`));
     process.stdout.write(`${printed(report)}\n`);
