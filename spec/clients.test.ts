@@ -53,7 +53,7 @@ const faults: [what: string, right: string, wrong: string, stage: string][] = [
 ];
 
 for (const [what, right, wrong, stage] of faults) {
-  test(`a NumPy client that ${what} is blamed on its ${stage}, and the line replays it`, { skip }, () => {
+  test(`a NumPy client that ${what} is blamed on its ${stage}`, { skip }, () => {
     assert.equal(source.split(right).length, 2, right);
     const client = join(folder, 'client.py');
     writeFileSync(
@@ -63,9 +63,5 @@ for (const [what, right, wrong, stage] of faults) {
     const { status, stdout, stderr } = check(client, '--runs', '2000');
     assert.equal(status, 1, `${stdout}${stderr}`);
     assert.match(stdout, new RegExp(`^ +does not conform: look at ${stage}$`, 'm'));
-    const replay = / again by\n +(.*)\n/.exec(stdout)![1];
-    const again = spawnSync('sh', ['-c', replay], { cwd: root, encoding: 'utf8' });
-    assert.equal(again.status, 1, again.stderr);
-    assert.match(again.stdout, new RegExp(`^ +does not conform: look at ${stage}$`, 'm'));
   });
 }

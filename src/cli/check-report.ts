@@ -57,11 +57,11 @@ function stageTable(tally: Tally): string[] {
       t.numWarnings > 0 && `${t.numWarnings} past the probable bound`,
       t.verdicts['not judged'] > 0 && `${t.verdicts['not judged']} not judged: ${t.notJudged}`,
     ];
-    const cells = [stage, judged, t.numAmbiguous, disagree, share].map(String);
+    const cells = [stage, judged, disagree, t.numAmbiguous, share].map(String);
     return { cells, note: notes.filter(Boolean).join('; ') };
   });
   if (rows.length === 0) return ['no stage was judged'];
-  const head = { cells: ['stage', 'judged', 'ambiguous', 'wrong', 'worst of its bound'], note: '' };
+  const head = { cells: ['stage', 'judged', 'wrong', 'ambiguous decisions', 'worst of its bound'], note: '' };
   const widths = head.cells.map((_, i) => Math.max(...[head, ...rows].map(({ cells }) => cells[i].length)));
   return [head, ...rows].map(({ cells, note }) => {
     const padded = cells.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])));
