@@ -2,5 +2,5 @@
 export { type Bounds, errorBounds, U32 } from './bounds.js';
 export { type CaseResult, runCase } from './compare.js';
 export type { StageReport, Verdict } from './report.js';
-export type * from './types.js';
-export type { Arithmetic, ArithmeticName, FloatFormat } from './arithmetic.js';
+
+
