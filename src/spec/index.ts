@@ -1,0 +1,2 @@
+/** The specification as a suite: random layers, and every rule as a property of an implementation. Needs fast-check. */
+export * from './generators.js';
