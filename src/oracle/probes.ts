@@ -73,7 +73,7 @@ type Rule = (probs: readonly number[], threshold: number) => number;
 const takes =
   (select: typeof selectThreshold): Rule =>
   (probs, threshold) =>
-  select({ rows: 1, cols: probs.length, data: Float64Array.from(probs) }, threshold).expertIndex.length;
+    select({ rows: 1, cols: probs.length, data: Float64Array.from(probs) }, threshold).expertIndex.length;
 const [xmoe, exceed, within] = [selectThreshold, selectExceed, selectWithin].map(takes);
 
 const RULES: readonly (readonly [RuleName, Rule])[] = [
