@@ -30,7 +30,7 @@ import {
   type Weights,
 } from 'xmoe';
 import { outputTensors } from 'xmoe/layer-case';
-import type { Implementation, LayerCall, Outputs } from 'xmoe/oracle';
+import { arithmeticNamed, type Implementation, type LayerCall, type Outputs } from 'xmoe/oracle';
 
 /** A token that wants an expert. */
 export interface Candidate {
@@ -115,7 +115,7 @@ export function layerOfParts(name: string, change: Partial<Parts>, format: 'f32'
   const round = (a: Matrix): Matrix => (format === 'f64' ? a : { ...a, data: Float32Array.from(a.data) });
   return {
     name,
-    arithmetic: { name: format },
+    arithmetic: arithmeticNamed(format),
     run(call) {
       const trace = forward(parts, call, round);
       const { out } = trace.experts;

@@ -5,6 +5,8 @@ import { type Fault, faultsOf, OURS, XMOE } from './fault.js';
 import { honest, isReal, listsOf, mapped, type Parts, selectionOf, significant } from './parts.js';
 
 const ofSelection = faultsOf('selection');
+/** Ranks are not handed over: where all the same experts are chosen in another order, it shows in who is dropped. */
+const ofRanks = faultsOf(['selection', 'dispatch']);
 
 /** What one real token sees. */
 interface Seen {
@@ -111,12 +113,12 @@ const THRESHOLD: readonly Fault[] = [
     XMOE,
     choosing('threshold', ({ call, right }) => (call.config.threshold! > 0 ? right : [])),
   ),
-  ofSelection(
+  ofRanks(
     'least probable first',
     OURS,
     prefix(reaches, p => -p),
   ),
-  ofSelection(
+  ofRanks(
     'experts taken in order of index',
     OURS,
     prefix(reaches, (_, e) => -e),
@@ -158,7 +160,7 @@ const THRESHOLD: readonly Fault[] = [
     OURS,
     choosing('threshold', ({ p, right }) => (right.length === 1 ? ranked(p).slice(0, 2) : right)),
   ),
-  ofSelection(
+  ofRanks(
     'an epsilon that breaks ties reorders near neighbours',
     'sglang #31768',
     prefix(reaches, (p, e) => p - 1e-4 * e),
@@ -168,7 +170,7 @@ const THRESHOLD: readonly Fault[] = [
     OURS,
     prefix((mass, _, threshold) => threshold > 1 || mass < threshold - 1e-3),
   ),
-  ofSelection(
+  ofRanks(
     'probabilities rounded to bf16 before selection',
     'AstrAI #57',
     onOther(({ probs }) => ({ probs: mapped(probs, significant(8)) })),
@@ -199,31 +201,31 @@ const TOP_K: readonly Fault[] = [
     OURS,
     choosing('topk', ({ right }) => right.slice(0, Math.max(1, right.length - 1))),
   ),
-  ofSelection(
+  ofRanks(
     'the noise is ignored',
     OURS,
     choosing('topk', ({ z, right, p }) => unique([right[0], ...ranked(z)]).slice(0, Math.min(right.length, p.length))),
   ),
-  ofSelection(
+  ofRanks(
     'the noise decides the first choice too',
     'XMoE’s code',
     choosing('topk', ({ z, noise, right }) => ranked(z.map((v, e) => v + noise[e])).slice(0, right.length)),
   ),
-  ofSelection(
+  ofRanks(
     'the noise is added twice',
     OURS,
     choosing('topk', ({ z, noise, right }) =>
       unique([right[0], ...ranked(z.map((v, e) => v + 2 * noise[e]))]).slice(0, right.length),
     ),
   ),
-  ofSelection(
+  ofRanks(
     'the noise is added to the probabilities',
     OURS,
     choosing('topk', ({ p, noise, right }) =>
       unique([right[0], ...ranked(p.map((v, e) => v + noise[e]))]).slice(0, right.length),
     ),
   ),
-  ofSelection(
+  ofRanks(
     'what was taken is masked with 0: negative logits lose to it',
     'vllm-omni #7175',
     choosing('topk', ({ z, noise, right }) => {
@@ -291,7 +293,7 @@ const BASELINES: readonly Fault[] = [
 ];
 
 const ANY: readonly Fault[] = [
-  ofSelection(
+  ofRanks(
     'the best starts at 0: all-negative logits choose expert 0',
     'flashinfer #2822',
     choosing(['topk', 'switch', 'base_eval', 'threshold'], ({ z, right }) => {
@@ -366,7 +368,7 @@ const ANY: readonly Fault[] = [
       call.config.numExperts === 7 ? right.filter((_, rank) => rank !== 1) : right,
     ),
   ),
-  ofSelection('the choices of the token before', OURS, {
+  ofRanks('the choices of the token before', OURS, {
     select(routing, call) {
       const right = honest.select(routing, call);
       const lists = listsOf(right);
