@@ -3,9 +3,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Config, forward, type Matrix, type Weights } from 'xmoe';
 import { type Layer, layerOfSizes } from 'xmoe/cases';
+import { activationNames, routerNames } from 'xmoe/spec';
 import { wasmBackend } from 'xmoe/wasm';
 import { bits } from './bits.js';
-import { activationNames, routerNames } from './generators.js';
 import { compileKernels, Memory, packWeights, runLayer, workspaceOver } from './internals.js';
 
 const GIB = 2 ** 30;

@@ -149,7 +149,7 @@ interface Draws {
 
 function drawsOf(seed: number, index: number): Draws {
   let count = 0;
-  const next = () => uniform(seed, index, count++);
+  const next = () => uniform(seed, 0, index, count++); // the 0 stirs the seed first, or seeds would share their cases
   return {
     integer: (low, high) => integer(next(), low, high),
     oneIn: n => next() * n < 1,
