@@ -69,7 +69,7 @@ export function readLayerCase(file: Uint8Array): LayerCase {
     weights,
     inputs,
     ...(gradY && { gradY }),
-    recorded: readRecorded(tensors),
+    recorded: outputsUnder('out.', tensors),
     dropOrderOpen,
   };
 }
@@ -96,6 +96,15 @@ export function writeLayerCase(layerCase: LayerCase, dtype: 'F64' | 'F32' = 'F32
     ['config', formatConfig({ config, sizes, dropOrderOpen })],
   ]);
   return writeSafetensors({ tensors, metadata });
+}
+
+/**
+ * What somebody else computed for the case of the same file, under a prefix of its own: `out32.` is one float32 backend's.
+ * Without the prefix the names are those of `recorded`; empty where the file has none.
+ * @throws SafetensorsError | TypeError for a file that is none, or a tensor that is neither floats nor flags
+ */
+export function readOutputs(file: Uint8Array, prefix: string): NamedTensors {
+  return outputsUnder(prefix, readSafetensors(file).tensors);
 }
 
 /** A file of a backend's outputs, by their names in a layer case without `out.`: floats in `dtype`, decisions U8. */
@@ -128,15 +137,15 @@ function readInputs(tensors: ReadonlyMap<string, Tensor>, noise: Matrix | undefi
   };
 }
 
-function readRecorded(tensors: ReadonlyMap<string, Tensor>): NamedTensors {
-  const recorded: NamedTensors = new Map();
+function outputsUnder(prefix: string, tensors: ReadonlyMap<string, Tensor>): NamedTensors {
+  const outputs: NamedTensors = new Map();
   for (const [key, tensor] of tensors) {
-    if (!key.startsWith('out.')) continue;
+    if (!key.startsWith(prefix)) continue;
     const isInteger = tensor.dtype === 'U8' || tensor.dtype === 'BOOL';
     const data = isInteger ? Uint8Array.from(tensor.bytes) : toFloat64(tensor, key);
-    recorded.set(key.slice('out.'.length), { shape: tensor.shape, data });
+    outputs.set(key.slice(prefix.length), { shape: tensor.shape, data });
   }
-  return recorded;
+  return outputs;
 }
 
 /** Decisions are U8, all else floats. */
