@@ -67,14 +67,13 @@ def select(config, z, p, case):
     name = config["router"]
     num_tokens, columns = config["num_tokens"], config["num_experts"] + config["skip_expert"]
     if name == "hash":
-        ranks = torch.full((num_tokens, columns), -1, device=case["token_ids"].device)
-        ranks[torch.arange(num_tokens), case["hash_table"][case["token_ids"]]] = 0
+        chosen = case["hash_table"][case["token_ids"]][:, None]
+        ranks = torch.full((num_tokens, columns), -1, device=chosen.device).scatter(1, chosen, 0)
     else:
         order = descending(z if name == "base_eval" else p)
         if name == "topk":
-            noisy = z + case["noise"] if "noise" in case else z.clone()
-            noisy[torch.arange(num_tokens), order[:, 0]] = math.inf
-            order = descending(noisy)
+            noisy = z + case["noise"] if "noise" in case else z
+            order = descending(noisy.scatter(1, order[:, :1], math.inf))
         before = F.pad(torch.gather(p, 1, order).cumsum(1), (1, 0))[:, :-1]
         place = torch.arange(columns, device=p.device).expand(num_tokens, columns)
         chosen = {
@@ -184,26 +183,43 @@ def tf32(allowed):
 # The cases
 
 
+DEFAULTS = {
+    "threshold": 0.75,
+    "top_k": 2,
+    "capacity_factor": 1.0,
+    "min_capacity": 1,
+    "drop_tokens": False,
+    "skip_expert": False,
+    "aux_loss_coef": 0.01,
+}
+
+
 def case(seed, router, activation, sizes, logits="generic", mask=None, biases=True, noise=False, **settings):
-    """A call of sizes (T, E, d, m). `logits`: generic; peaked; tied, integers with repeated experts and tokens; level, all equal;
-    saturated, multiples of 1000."""
+    """A call of sizes (T, E, d, m).
+
+    logits  generic; peaked; level: all equal; tied: integers, tokens and experts repeated; saturated: multiples of 1000
+    mask    the share of real tokens
+    """
     random = np.random.default_rng(seed)
     num_tokens, num_experts, d, m = sizes
-    defaults = {"threshold": 0.75, "top_k": 2, "capacity_factor": 1.0, "min_capacity": 1, "drop_tokens": False,
-                "skip_expert": False, "aux_loss_coef": 0.01}
-    names = {"router": router, "activation": activation, "num_tokens": num_tokens, "num_experts": num_experts, "d_model": d, "d_ff": m}
-    config = defaults | settings | names
+    config = DEFAULTS | {"router": router, "activation": activation} | settings
+    config |= {"num_tokens": num_tokens, "num_experts": num_experts, "d_model": d, "d_ff": m}
     columns = num_experts + config["skip_expert"]
-    normal = lambda *shape, scale=1.0: scale * random.standard_normal(shape)
-    integers = lambda low, high, *shape: random.integers(low, high + 1, shape).astype(float)
+
+    def normal(*shape, scale=1.0):
+        return scale * random.standard_normal(shape)
+
+    def integers(low, high, *shape):
+        return random.integers(low, high + 1, shape)
+
     exact = logits in ("tied", "saturated")
-    tensors = {"x": integers(-1, 1, num_tokens, d) if exact else normal(num_tokens, d)}
-    if logits == "tied" and num_tokens > 3:
-        tensors["x"] = tensors["x"][random.integers(0, 3, num_tokens)]
+    x = integers(-1, 1, num_tokens, d) if exact else normal(num_tokens, d)
+    tensors = {"x": x[integers(0, 2, num_tokens)] if logits == "tied" else x}
     if router != "hash":
-        wr = integers(-1, 1, columns, d) if exact else normal(columns, d, scale=(20 if logits == "peaked" else 2) / math.sqrt(d))
-        repeat = {"tied": random.integers(0, 3, columns) % columns, "level": np.zeros(columns, int)}.get(logits, np.arange(columns))
-        tensors["router.weight"] = wr[repeat] * (1000 if logits == "saturated" else 1)
+        scale = {"peaked": 20, "saturated": 1000, "tied": 1}.get(logits, 2)
+        wr = scale * integers(-1, 1, columns, d) if exact else normal(columns, d, scale=scale / math.sqrt(d))
+        repeated = {"tied": integers(0, 2, columns), "level": integers(0, 0, columns)}
+        tensors["router.weight"] = wr[repeated.get(logits, np.arange(columns))]
     for name in ["up_proj"] + ["gate_proj"] * (activation in GATED) + ["down_proj"]:
         shape = (num_experts, d, m) if name == "down_proj" else (num_experts, m, d)
         tensors[f"experts.{name}"] = normal(*shape, scale=1 / math.sqrt(shape[2]))
@@ -255,7 +271,10 @@ def record(case, forms, device):
     arrays = case["arrays"]
     inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
     tensors = dict(inputs)
-    is_weight = lambda name: name == "router.weight" or name.startswith("experts.")
+
+    def is_weight(name):
+        return name == "router.weight" or name.startswith("experts.")
+
     for form in forms:
         leaves = {name: inputs[name].clone().requires_grad_() for name in arrays if name == "x" or is_weight(name)}
         weights = {name: leaf for name, leaf in leaves.items() if is_weight(name)}
@@ -275,10 +294,17 @@ def describe(device):
         return about | {"device": f"CPU, {platform.machine()}", "driver": "none", "products": kernel}
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
     driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
-    return about | {"device": torch.cuda.get_device_name(), "driver": driver, "products": "the device's, accumulated in float32"}
+    return about | {"device": torch.cuda.get_device_name(), "driver": driver, "products": "the library's"}
 
 
-DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.bool: "U8", torch.uint8: "U8", torch.int64: "I64"}
+DTYPES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.uint8: "U8",
+    torch.bool: "U8",
+}
 
 
 def write_safetensors(path, tensors, metadata):
@@ -289,7 +315,8 @@ def write_safetensors(path, tensors, metadata):
         bits = {2: torch.int16, 1: torch.uint8}.get(tensor.element_size())
         flat = tensor.cpu().contiguous()
         raw = (flat.view(bits) if bits else flat).numpy().tobytes()
-        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        offsets = [len(data), len(data) + len(raw)]
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
         data += raw
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)

@@ -69,7 +69,7 @@ export function readLayerCase(file: Uint8Array): LayerCase {
     weights,
     inputs,
     ...(gradY && { gradY }),
-    recorded: outputsUnder('out.', tensors),
+    recorded: readRecorded(tensors),
     dropOrderOpen,
   };
 }
@@ -99,12 +99,12 @@ export function writeLayerCase(layerCase: LayerCase, dtype: 'F64' | 'F32' = 'F32
 }
 
 /**
- * What somebody else computed for the case of the same file, under a prefix of its own: `out32.` is one float32 backend's.
+ * What somebody else computed for the case in the same file, under a prefix of its own: `out32.` is one float32 backend's.
  * Without the prefix the names are those of `recorded`; empty where the file has none.
  * @throws SafetensorsError | TypeError for a file that is none, or a tensor that is neither floats nor flags
  */
-export function readOutputs(file: Uint8Array, prefix: string): NamedTensors {
-  return outputsUnder(prefix, readSafetensors(file).tensors);
+export function recordedUnder(prefix: string, file: Uint8Array): NamedTensors {
+  return readRecorded(readSafetensors(file).tensors, prefix);
 }
 
 /** A file of a backend's outputs, by their names in a layer case without `out.`: floats in `dtype`, decisions U8. */
@@ -137,15 +137,15 @@ function readInputs(tensors: ReadonlyMap<string, Tensor>, noise: Matrix | undefi
   };
 }
 
-function outputsUnder(prefix: string, tensors: ReadonlyMap<string, Tensor>): NamedTensors {
-  const outputs: NamedTensors = new Map();
+function readRecorded(tensors: ReadonlyMap<string, Tensor>, prefix = 'out.'): NamedTensors {
+  const recorded: NamedTensors = new Map();
   for (const [key, tensor] of tensors) {
     if (!key.startsWith(prefix)) continue;
     const isInteger = tensor.dtype === 'U8' || tensor.dtype === 'BOOL';
     const data = isInteger ? Uint8Array.from(tensor.bytes) : toFloat64(tensor, key);
-    outputs.set(key.slice(prefix.length), { shape: tensor.shape, data });
+    recorded.set(key.slice(prefix.length), { shape: tensor.shape, data });
   }
-  return outputs;
+  return recorded;
 }
 
 /** Decisions are U8, all else floats. */
