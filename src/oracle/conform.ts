@@ -8,6 +8,7 @@ import { byToken, type PlaceOf } from './difference.js';
 import { type Judge, judgeFloats, judgeOf, notJudged, usable, verdict, worseOf } from './judge.js';
 import { judgeDispatch } from './judge-dispatch.js';
 import { combineApprox, expertsApprox, planOfKept, weightsApprox } from './judge-experts.js';
+import { judgeGradients, type OwnForward } from './judge-gradients.js';
 import { judgeLoss } from './judge-loss.js';
 import { judgeRouting } from './judge-routing.js';
 import { judgeSelection } from './judge-selection.js';
@@ -27,12 +28,14 @@ export function conform(outputs: Outputs, call: LayerCall, arithmetic: Arithmeti
   const routing = judgeRouting(judge);
   const selection = judgeSelection(judge, routing.compared);
   const dispatch = judgeDispatch(judge, selection, routing.compared);
+  const experts = judgeExperts(judge, routing, dispatch);
   const stages: StageVerdicts[] = [
     ...routing.verdicts,
     dispatch.selection ?? selection.verdict,
     dispatch.verdict,
-    ...judgeExperts(judge, routing, dispatch),
+    ...experts.verdicts,
     judgeLoss(judge, routing),
+    ...judgeGradients(judge, routing, experts.forward),
   ];
   const blamed = stages.find(({ verdict }) => verdict === 'disagree')?.stage;
   const isFaulty = blamed !== undefined || judge.findings.some(({ severity }) => severity === 'fault');
@@ -48,7 +51,7 @@ function judgeExperts(
   judge: Judge,
   { compared }: ReturnType<typeof judgeRouting>,
   dispatch: ReturnType<typeof judgeDispatch>,
-): StageVerdicts[] {
+): { verdicts: StageVerdicts[]; forward: OwnForward | undefined } {
   const { call, experts, router, arithmetic } = judge;
   const { x, weights, config } = call;
   const routing: Routing = { logits: compared.logits.value, probs: compared.probs.value };
@@ -83,12 +86,12 @@ function judgeExperts(
     arithmetic.store,
     byToken(x.cols, 'column'),
   );
-  return [
-    onExperts,
+  const onCombine =
     onWeights.verdict === 'not judged' && onY.verdict === 'not judged'
       ? notJudged('combine', 'no combine, no y')
-      : worseOf(onWeights, onY),
-  ];
+      : worseOf(onWeights, onY);
+  const forward = isSure ? { plan, experts: reference, weights: expectedWeights } : undefined;
+  return { verdicts: [onExperts, onCombine], forward };
 }
 
 /** `expert_out` must have a row for each kept pair. */

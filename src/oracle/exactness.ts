@@ -4,10 +4,10 @@ import type { Floats, Matrix } from '../types.js';
 import type { Approximate } from './approximate.js';
 
 /**
- * The same sums x wᵀ, without error where every partial sum is exact in float32, in any order: all products lie on a grid
- * of which 2^24 steps hold the sum of their magnitudes.
+ * The same sums x wᵀ + bias, without error where every partial sum is exact in float32, in any order: all products lie on
+ * a grid of which 2^24 steps hold the sum of their magnitudes.
  */
-export function withoutErrorWhereExact(sums: Approximate, x: Matrix, w: Matrix): Approximate {
+export function withoutErrorWhereExact(sums: Approximate, x: Matrix, w: Matrix, bias?: Floats): Approximate {
   const steps = Float64Array.from({ length: w.rows }, (_, j) => gridOf(row(w, j)));
   if (!steps.some(step => step > 0)) return sums;
   const error = sums.error.slice();
@@ -16,7 +16,11 @@ export function withoutErrorWhereExact(sums: Approximate, x: Matrix, w: Matrix):
     const step = gridOf(given);
     if (step === 0) continue;
     for (let j = 0; j < w.rows; j++) {
-      if (steps[j] > 0 && sumOfMagnitudes(given, row(w, j)) <= 2 ** 24 * step * steps[j]) error[i * w.rows + j] = 0;
+      if (steps[j] === 0) continue;
+      const grid = step * steps[j];
+      const offset = bias ? Math.abs(bias[j]) : 0;
+      const size = sumOfMagnitudes(given, row(w, j)) + offset;
+      if (size <= 2 ** 24 * grid && Number.isInteger(offset / grid)) error[i * w.rows + j] = 0;
     }
   }
   return { value: sums.value, error };

@@ -12,6 +12,7 @@ export {
 export { type Bounds, errorBounds, U32 } from './bounds.js';
 export { type CaseResult, runCase } from './compare.js';
 export { conform } from './conform.js';
+export { describe, placeText, toJson } from './describe.js';
 export { implementationOf } from './implementation.js';
 export type { StageReport, Verdict } from './report.js';
 export type * from './types.js';

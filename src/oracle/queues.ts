@@ -1,5 +1,4 @@
 /** Which tokens an expert may keep, when the numbers that make their order are known to within an error. */
-import { capacityOf } from '../capacity.js';
 import { routers } from '../selection/routers.js';
 import { numRealTokens } from '../selection/selection.js';
 import type { Config, RoutingInputs } from '../types.js';
@@ -97,15 +96,23 @@ export function levelsOf(chosen: Uint8Array, numTokens: number, numExperts: numb
 }
 
 /**
- * The capacities that an expert may have: the reference's first, then those of γ·T/E within three roundings of float32,
- * which the authors' code makes of it. `undefined` where nothing is dropped.
+ * The capacities that an expert may have: the reference's first, then those that γ·T/E gives in another order of its
+ * two operations (the authors' code takes (T/E)·γ), or in float32. `undefined` where nothing is dropped.
  */
 export function capacitiesOf(numTokens: number, inputs: RoutingInputs, config: Config): number[] | undefined {
   const { capacityFactor, minCapacity = 4, numExperts } = config;
   if (routers[config.router].dropOrder === 'none' || capacityFactor === null) return undefined;
   const numReal = numRealTokens(numTokens, inputs.tokenMask);
-  const near = [1, 1 - 3 * 2 ** -24, 1 + 3 * 2 ** -24];
-  return [...new Set(near.map(factor => capacityOf(numReal, capacityFactor * factor, minCapacity, numExperts)))];
+  const single = Math.fround(capacityFactor);
+  const shares = [
+    (capacityFactor * numReal) / numExperts,
+    (numReal / numExperts) * capacityFactor,
+    (capacityFactor / numExperts) * numReal,
+    Math.fround(Math.fround(single * numReal) / numExperts),
+    Math.fround(Math.fround(numReal / numExperts) * single),
+    Math.fround(Math.fround(single / numExperts) * numReal),
+  ];
+  return [...new Set(shares.map(share => Math.min(numReal, Math.max(Math.ceil(share), minCapacity))))];
 }
 
 /** Whether an expert computes nothing and takes every token. */

@@ -64,6 +64,7 @@ export function floorOf({ name, smallestNormal, unitRoundoff }: FloatFormat): nu
 
 /** Storing a value of magnitude at most `size`: absolute error. */
 export function storing(format: FloatFormat, size: number): number {
+  if (size === 0) return 0;
   return size > format.largest
     ? Number.POSITIVE_INFINITY
     : size * (format.unitRoundoff + REFERENCE_U) + floorOf(format);
