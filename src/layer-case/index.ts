@@ -15,6 +15,7 @@ import { checkCall } from '../validate.js';
 import { formatConfig, parseConfig, type StatedSizes } from './config.js';
 import { type NamedTensor, type NamedTensors, type ReadTensor, readWeights, weightTensors } from './tensors.js';
 
+export { exactDtype } from './exact-dtype.js';
 export { type NamedTensor, type NamedTensors, outputTensors } from './tensors.js';
 
 const FORMAT = 'xmoe-layer-case/1';
@@ -117,6 +118,16 @@ export function writeOutputs(
   return writeSafetensors({ tensors, metadata });
 }
 
+/**
+ * What `writeOutputs` wrote, or somebody else: outputs by their names in a layer case, with or without `out.`.
+ * @throws TypeError | RangeError | SafetensorsError for bytes that are no such file
+ */
+export function readOutputs(file: Uint8Array): { outputs: NamedTensors; metadata: SafetensorsFile['metadata'] } {
+  const { tensors, metadata } = readSafetensors(file);
+  const outputs = new Map(Array.from(tensors, ([key, tensor]) => [key.replace(/^out\./, ''), decode(tensor, key)]));
+  return { outputs, metadata };
+}
+
 function readInputs(tensors: ReadonlyMap<string, Tensor>, noise: Matrix | undefined): RoutingInputs {
   const integers = (name: string) => {
     const tensor = tensors.get(name);
@@ -140,12 +151,19 @@ function readInputs(tensors: ReadonlyMap<string, Tensor>, noise: Matrix | undefi
 function readRecorded(tensors: ReadonlyMap<string, Tensor>, prefix = 'out.'): NamedTensors {
   const recorded: NamedTensors = new Map();
   for (const [key, tensor] of tensors) {
-    if (!key.startsWith(prefix)) continue;
-    const isInteger = tensor.dtype === 'U8' || tensor.dtype === 'BOOL';
-    const data = isInteger ? Uint8Array.from(tensor.bytes) : toFloat64(tensor, key);
-    recorded.set(key.slice(prefix.length), { shape: tensor.shape, data });
+    if (key.startsWith(prefix)) recorded.set(key.slice(prefix.length), decode(tensor, key));
   }
   return recorded;
+}
+
+/** Integers of any width, and BOOL, are decisions; floats of any width are exact in float64. */
+function decode(tensor: Tensor, name: string): NamedTensor {
+  const { shape, dtype } = tensor;
+  if (/F/.test(dtype)) return { shape, data: toFloat64(tensor, name) };
+  const integers = toInt32(tensor, name);
+  const bad = integers.findIndex(value => value < 0 || value > 255);
+  if (bad >= 0) throw new RangeError(`"${name}" expected integers from 0 to 255, got ${integers[bad]} at [${bad}]`);
+  return { shape, data: Uint8Array.from(integers) };
 }
 
 /** Decisions are U8, all else floats. */
