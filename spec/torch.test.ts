@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { readLayerCase, recordedUnder } from 'xmoe/layer-case';
-import { type ArithmeticName, arithmeticNamed, conform, type StageVerdicts } from 'xmoe/oracle';
+import { type ArithmeticName, arithmeticNamed, conform, describe, type StageVerdicts } from 'xmoe/oracle';
 
 const recordings = new URL('../../spec/recordings/', import.meta.url);
 
@@ -29,7 +29,7 @@ function judged(file: Uint8Array, prefix: string, arithmetic: ArithmeticName): r
   const withGradients = gradY && outputs.has('grad.x');
   const call = withGradients ? { ...layerCase, gradY } : layerCase;
   const conformance = conform(outputs, call, arithmeticNamed(arithmetic));
-  assert.equal(conformance.verdict, 'conforms', JSON.stringify(conformance, undefined, 1));
+  assert.equal(conformance.verdict, 'conforms', describe(conformance));
   return conformance.stages;
 }
 

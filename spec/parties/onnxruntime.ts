@@ -1,5 +1,15 @@
 /** ONNX Runtime, native or compiled to WebAssembly, as an implementation of the layer. A session for each call: its weights are its graph's. */
-import { type DispatchPlan, loadBalancingLoss, type Matrix, type Routing, reference, routers, zeros } from 'xmoe';
+import {
+  type Config,
+  capacityOf,
+  type DispatchPlan,
+  loadBalancingLoss,
+  type Matrix,
+  type Routing,
+  reference,
+  routers,
+  zeros,
+} from 'xmoe';
 import { type NamedTensor, outputTensors } from 'xmoe/layer-case';
 import { arithmeticNamed, type Implementation, type LayerCall, type Outputs } from 'xmoe/oracle';
 import { type Feeds, floats, integers, openSession, type Runtime } from '../../bench/contenders/onnxruntime.js';
@@ -22,15 +32,21 @@ export function onnxruntimeGraph(runtime: Runtime): Implementation {
   };
 }
 
+/** Whether an expert may be full before it has all tokens. */
+function mayDrop({ router, capacityFactor, minCapacity = 4, numExperts }: Config, numTokens: number): boolean {
+  if (router === 'dense' || capacityFactor === null) return false;
+  return capacityOf(numTokens, capacityFactor, minCapacity, numExperts) < numTokens;
+}
+
 /** The operator `com.microsoft::MoE`: top-k without noise, capacity or padding. It says y, and the graph before it the logits. */
 export function onnxruntimeMoe(runtime: Runtime): Implementation {
   return {
     name: `${runtime} MoE`,
     arithmetic: arithmeticNamed('f32'),
-    refuses({ config, inputs, weights }) {
+    refuses({ x, config, inputs, weights }) {
       if (!['topk', 'switch', 'dense'].includes(config.router)) return `router ${config.router}`;
       if (MOE_ACTIVATIONS[config.activation] === undefined) return `activation ${config.activation}`;
-      if (config.router !== 'dense' && config.capacityFactor !== null) return 'capacity';
+      if (mayDrop(config, x.rows)) return 'capacity';
       if (config.skipExpert) return 'a skip expert';
       if (inputs.noise) return 'noise';
       if (inputs.tokenMask?.includes(0)) return 'padding';
