@@ -19,10 +19,12 @@ const routerProduct: Node = {
   attributes: { transB: 1 },
 };
 
-/** x and a plan -> the experts' rows, and y: gather, split by expert, products and activation, weight, scatter-add. */
-export function expertsModel(weights: Weights, activation: ActivationName): Model {
+/**
+ * x and a plan -> the rows of `experts`, one or more, and y: gather, split by expert, products and activation, weight,
+ * scatter-add.
+ */
+export function expertsModel(weights: Weights, activation: ActivationName, experts: readonly number[]): Model {
   const dModel = weights.up[0].cols;
-  const experts = weights.up.map((_, e) => e);
   const list = (name: string) => experts.map(e => `${name}${e}`);
   return {
     nodes: [

@@ -72,28 +72,27 @@ async function route(runtime: Runtime, { x, weights }: LayerCall): Promise<Routi
   return { logits: { ...shape, data: logits }, probs: { ...shape, data: probs } };
 }
 
-/** The experts' rows, those of a skip expert 0, and y. */
+/** The experts' rows, those of a skip expert 0, and y. Experts without rows are not in the graph. */
 async function computeExperts(runtime: Runtime, { x, weights, config }: LayerCall, plan: DispatchPlan) {
-  const firstColumn = config.skipExpert ? 1 : 0;
-  const offsets = plan.expertOffsets.subarray(firstColumn);
-  const tokenIndex = plan.tokenIndex.subarray(offsets[0]);
-  const feeds = {
+  const expertOut = zeros(plan.tokenIndex.length, x.cols);
+  const offsets = plan.expertOffsets.subarray(config.skipExpert ? 1 : 0);
+  const numSkipped = offsets[0];
+  const tokenIndex = plan.tokenIndex.subarray(numSkipped);
+  if (tokenIndex.length === 0) return { expertOut, y: zeros(x.rows, x.cols) };
+  const numRows = offsets.subarray(1).map((last, e) => last - offsets[e]);
+  const busy = weights.up.map((_, e) => e).filter(e => numRows[e] > 0);
+  const weight = plan.combineWeight.subarray(numSkipped);
+  const outputs = await runOnce(runtime, expertsModel(weights, config.activation, busy), {
     x: floats(runtime, x),
     tokenIndex: integers(runtime, tokenIndex, [tokenIndex.length, 1]),
     rowsPerExpert: integers(
       runtime,
-      offsets.subarray(1).map((last, e) => last - offsets[e]),
-      [weights.up.length],
+      numRows.filter(count => count > 0),
+      [busy.length],
     ),
-    combineWeight: floats(runtime, {
-      rows: tokenIndex.length,
-      cols: 1,
-      data: plan.combineWeight.subarray(offsets[0]),
-    }),
-  };
-  const outputs = await runOnce(runtime, expertsModel(weights, config.activation), feeds);
-  const expertOut = zeros(plan.tokenIndex.length, x.cols);
-  expertOut.data.set(outputs.expert_out, offsets[0] * x.cols);
+    combineWeight: floats(runtime, { rows: weight.length, cols: 1, data: weight }),
+  });
+  expertOut.data.set(outputs.expert_out, numSkipped * x.cols);
   return { expertOut, y: { ...x, data: outputs.y } };
 }
 

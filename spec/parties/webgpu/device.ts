@@ -1,4 +1,5 @@
 /** WebGPU in Node, through Dawn: a device, kernels of one thread for each element, and buffers that live for a call. */
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 
 export interface Gpu {
@@ -24,18 +25,31 @@ const MOST_WORKGROUPS = 65535;
 
 const peers = createRequire(new URL('../../../../spec/peers/package.json', import.meta.url));
 
-/** A device, or why there is none. The driver is the one that Vulkan's loader finds, or VK_ICD_FILENAMES names. */
+/** The software driver of Debian's chromium, for a machine without a GPU. */
+const SWIFTSHADER = '/usr/lib/chromium/vk_swiftshader_icd.json';
+
+/** A device, or why there is none: by the driver that Vulkan's loader finds, or VK_ICD_FILENAMES names, or in software. */
 export async function openGpu(): Promise<Gpu | string> {
   const webgpu = await load();
   if (!webgpu) return 'the package webgpu is not there: npm ci --prefix spec/peers --ignore-scripts';
-  Object.assign(globalThis, webgpu.globals);
-  const instance = webgpu.create([]);
-  const adapter = await instance.requestAdapter();
-  if (!adapter) {
-    return 'no WebGPU adapter: it needs libvulkan1 and a driver, by VK_ICD_FILENAMES if need be; without a GPU the vk_swiftshader_icd.json of Debian’s chromium';
+  const found = (await adapterOf(webgpu)) ?? (await softwareAdapterOf(webgpu));
+  if (!found) {
+    return 'WebGPU has no adapter. Without a GPU: apt-get install libvulkan1 chromium, whose vk_swiftshader_icd.json is a driver; elsewhere VK_ICD_FILENAMES may name one';
   }
-  const { vendor, architecture, description } = adapter.info;
-  return gpuOf(await adapter.requestDevice(), [vendor, architecture, description].join(' '), instance);
+  const { vendor, architecture, description } = found.adapter.info;
+  return gpuOf(await found.adapter.requestDevice(), [vendor, architecture, description].join(' '), found.instance);
+}
+
+async function adapterOf({ create }: WebGpuPackage) {
+  const instance = create([]);
+  const adapter = await instance.requestAdapter();
+  return adapter ? { instance, adapter } : undefined;
+}
+
+async function softwareAdapterOf(webgpu: WebGpuPackage) {
+  if (process.env.VK_ICD_FILENAMES !== undefined || !existsSync(SWIFTSHADER)) return undefined;
+  process.env.VK_ICD_FILENAMES = SWIFTSHADER;
+  return adapterOf(webgpu);
 }
 
 async function load(): Promise<WebGpuPackage | undefined> {
@@ -113,7 +127,6 @@ const USAGE = { mapRead: 0x1, copyFrom: 0x4, copyTo: 0x8, uniform: 0x40, storage
 
 /** The little of the package and of WebGPU's interface that is used here. */
 interface WebGpuPackage {
-  readonly globals: object;
   create(options: readonly string[]): { requestAdapter(): Promise<Adapter | null> };
 }
 

@@ -8,7 +8,7 @@ import { activate, combine, linear, softmax } from './kernels.js';
 /** Every router and activation, forward only. */
 export function webgpuLayer(gpu: Gpu): Implementation {
   return {
-    name: 'webgpu',
+    name: `WebGPU (${gpu.about})`,
     arithmetic: arithmeticNamed('f32', { library: 'wgsl' }),
     async run(call) {
       const { config, inputs } = call;
