@@ -7,6 +7,7 @@ import { type Choice, type Compared, choiceOf, EITHER, IN } from './choices.js';
 import { type Judge, notJudged, verdict } from './judge.js';
 import type { Observed } from './observe.js';
 import { relativeOf } from './relatives.js';
+import { expertTies } from './ties.js';
 import type { StageVerdicts } from './types.js';
 
 export interface JudgedSelection {
@@ -42,6 +43,9 @@ export function judgeSelection(judge: Judge, compared: Compared): JudgedSelectio
     return { verdict: judged, chosen: possible, expected, mayChoose };
   }
   const faults = faultsOfFlags(judge, 'selected');
+  const { weight } = routers[config.router];
+  const values = weight === 'sigmoid' ? compared.logits : compared.probs;
+  if (weight !== 'one' && config.router !== 'topk') judge.findings.push(...expertTies(own, possible, values));
   const judged = faults
     ? verdict('selection', 'disagree', faults, numAmbiguous)
     : config.router === 'base_train'
