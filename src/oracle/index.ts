@@ -1,4 +1,6 @@
 /** The oracle: a verdict on what any implementation computed, stage by stage, by computed bounds and margins. */
+
+export type { Approximate } from './approximate.js';
 export {
   type Arithmetic,
   type ArithmeticName,
@@ -9,10 +11,9 @@ export {
   formats,
   libraries,
 } from './arithmetic.js';
-export { type Bounds, errorBounds, U32 } from './bounds.js';
-export { type CaseResult, runCase } from './compare.js';
+export { type Bounds, errorBounds } from './bounds.js';
+export { type CaseResult, type OutputReport, runCase } from './compare.js';
 export { conform } from './conform.js';
 export { describe, placeText, toJson } from './describe.js';
 export { implementationOf } from './implementation.js';
-export type { StageReport, Verdict } from './report.js';
 export type * from './types.js';
