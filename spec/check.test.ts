@@ -88,6 +88,10 @@ for (const backend of ['reference', 'reference-f32', 'wasm']) {
       assert.match(stdout, new RegExp(`^  ${stage} +\\d+ +0 +\\d+\\b`, 'm'));
     }
     assert.match(stdout, /^conforms on 60 calls$/m);
+    assert.match(
+      stdout,
+      /^where arithmetic is exact, it selects as XMoE does; of equal probabilities, lowest index first$/m,
+    );
   });
 }
 
@@ -157,6 +161,26 @@ test('a wrong program is blamed on its stage, and the line replays it', () => {
   assert.match(again.stdout, /^does not conform$/m);
 });
 
+test('a relative of XMoE is named', () => {
+  const path = module(
+    'exceeds.mjs',
+    `import { referenceF32, selectExceed, planOf } from 'xmoe';
+     export default {
+       ...referenceF32,
+       name: 'exceeds',
+       dispatch({ logits, probs }, inputs, config) {
+         if (config.router !== 'threshold' || config.capacityFactor !== null) return referenceF32.dispatch({ logits, probs }, inputs, config);
+         const selection = selectExceed(probs, config.threshold, inputs.tokenMask);
+         return planOf(selection, new Uint8Array(selection.expertIndex.length).fill(1), 1, { logits, probs }, config);
+       },
+     };`,
+  );
+  const { status, stdout } = xmoe('check', '--backend', path, '--save', folder);
+  assert.equal(status, 1);
+  assert.match(stdout, /^where arithmetic is exact, it selects by another rule: exceed \(Dynamic MoE\): ≤ for </m);
+  assert.match(stdout, /look at selection$/m);
+});
+
 test('a program that crashes is a finding, with the case saved', () => {
   const { status, stdout } = xmoe('check', '--save', folder, '--', 'node', '-e', 'process.exit(4)');
   assert.equal(status, 1);
@@ -175,7 +199,7 @@ test('shards are disjoint, and together the whole', () => {
        export default { name: 'recorder', run(call) { asked.push(JSON.stringify([call.config, [...call.x.data]])); return new Map(); },
          close() { process.stderr.write(asked.join('\\n')); } };`,
     );
-    const { stderr } = xmoe('check', '--backend', path, '--router', 'threshold', '--runs', '25', ...args);
+    const { stderr } = xmoe('check', '--backend', path, '--router', 'switch', '--runs', '25', ...args);
     return new Set(stderr.split('\n'));
   };
   const whole = asked();
