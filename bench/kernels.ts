@@ -1,7 +1,8 @@
 /** What share of the most that a core can do do the experts' products reach? S1's experts, relu, one thread. */
 import { type Kernels, loadKernels, memoryOf, targets } from '../spec/kernels.js';
-import { compare, type Row, report } from './measure.js';
+import { compare, type Row } from './measure.js';
 import { FLOPS, peak } from './peak.js';
+import { report } from './report.js';
 import { shapes } from './shapes.js';
 
 const { dModel, dFf, numExperts } = shapes.find(({ name }) => name === 'S1')!;

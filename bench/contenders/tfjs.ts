@@ -1,4 +1,4 @@
-/** TensorFlow.js on its WASM backend, expert by expert; gather and scatter in JS. Under Node it has one thread. */
+/** TensorFlow.js on its WASM backend, expert by expert; gather and scatter in JS, the routing is given. One thread. */
 import type { Matrix } from 'xmoe';
 import { loadPeer, peerFolder } from '../peers.js';
 import type { Contender } from './contender.js';
@@ -29,7 +29,6 @@ const backend = '@tensorflow/tfjs-backend-wasm';
 
 export const tfjs: Contender = {
   name: 'tfjs-wasm',
-  task: 'experts',
   router: 'threshold',
   threads: [1],
   async open({ steps, weights }, threads) {

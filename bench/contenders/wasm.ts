@@ -1,23 +1,39 @@
-/** Ours: the layer in one fused call, on each kind of SIMD that the engine has. */
-import { wasmBackend } from 'xmoe/wasm';
-import type { Contender } from './contender.js';
+/** Ours: the layer in one fused call, router inside, with each choice of kernels that this engine may have. */
+import { type WasmOptions, wasmBackend } from 'xmoe/wasm';
+import { type Contender, Unavailable } from './contender.js';
 
-const relaxed = await wasmBackend({ target: 'relaxed' }).catch(() => undefined);
-relaxed?.dispose();
+interface Variant {
+  readonly name: string;
+  readonly options: WasmOptions;
+}
 
-/** The faster kind is the one that the others are divided by. */
-export const wasm: readonly Contender[] = (relaxed ? (['relaxed', 'simd'] as const) : (['simd'] as const)).map(
-  (target, i) => ({
-    name: `xmoe/wasm ${target}`,
-    ours: i === 0,
-    task: 'layer',
-    router: 'threshold',
-    threads: [1, 2],
-    async open({ steps, weights, config }, threads) {
-      const backend = await wasmBackend({ target, threads });
-      if (backend.info.threads !== threads) throw new Error(backend.info.notUsed.threads);
-      const layer = backend.load(weights, config);
-      return { run: step => layer.forward(steps[step].x).data, close: () => backend.dispose() };
-    },
-  }),
-);
+const relaxedSimd = 'enable'; // Node 20 has it behind a flag
+
+const variants: readonly Variant[] = [
+  { name: 'relaxed', options: { features: { relaxedSimd } } },
+  { name: 'simd', options: { deterministic: true } },
+];
+
+/** The others are divided by the first: what a user gets without an option, but for Node 20, where relaxed SIMD is one. */
+export const wasm: readonly Contender[] = variants.map(({ name, options }, i) => ({
+  name: `xmoe/wasm ${name}`,
+  ours: i === 0,
+  router: 'threshold',
+  threads: [1, 2],
+  async open({ steps, weights, config }, threads) {
+    const backend = await open({ ...options, threads });
+    const layer = backend.load(weights, config);
+    return { run: step => layer.forward(steps[step].x).data, close: () => backend.dispose() };
+  },
+}));
+
+/** The backend with all that was asked for. @throws Unavailable with its own reason */
+async function open(options: WasmOptions) {
+  const backend = await wasmBackend(options).catch((cause: Error) => {
+    throw new Unavailable(cause.message, { cause });
+  });
+  const { threads, notUsed } = backend.info;
+  if (threads === options.threads) return backend;
+  backend.dispose();
+  throw new Unavailable(notUsed.threads);
+}
