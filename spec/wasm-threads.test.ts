@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import type { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import type { Matrix } from 'xmoe';
@@ -16,7 +16,7 @@ import { type Layer, layerOfSizes } from './recipes.js';
 const started: Worker[] = [];
 process.on('worker', worker => started.push(worker));
 
-const withThreads = (threads: number) => wasmBackend({ target: 'simd', threads });
+const withThreads = (threads: number) => wasmBackend({ deterministic: true, threads });
 const [one, two, three] = await Promise.all([1, 2, 3].map(withThreads));
 
 const bits = ({ data }: Matrix) => Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('hex');
@@ -173,7 +173,7 @@ test('a worker that dies during forwardAsync is reported', async () => {
   let calls = 0;
   await untilDeath(() => {
     const pending = layer.forwardAsync(x);
-    if (++calls === 3) setImmediate(() => newest().terminate());
+    if (++calls === 3) setImmediate().then(() => newest().terminate());
     return pending;
   }, expected);
   backend.dispose();
@@ -196,7 +196,7 @@ test('dispose ends the workers and the calls that wait for them', async () => {
   const { backend, layer, x, newest } = await slowLayer();
   const pending = [layer.forwardAsync(x), layer.forwardAsync(x)];
   const rejected = Promise.all(pending.map(call => assert.rejects(call, /disposed of/)));
-  await sleep(1);
+  await setImmediate(); // the first has begun
   const ended = once(newest(), 'exit');
   backend.dispose();
   backend.dispose();
@@ -256,7 +256,7 @@ function program(first: string, rest: string): string {
   const many = `{ rows: 500, cols: 1, data: new Float64Array(500).fill(2) }`;
   const source = `${first};
     const { wasmBackend } = await import('${door}');
-    const backend = await wasmBackend({ target: 'simd', threads: 2 });
+    const backend = await wasmBackend({ deterministic: true, threads: 2 });
     const weights = { router: ${one}, up: [${one}], down: [${one}] };
     const layer = backend.load(weights, { router: 'dense', numExperts: 1, capacityFactor: null, activation: 'relu' });
     const x = ${many};

@@ -2,7 +2,7 @@
 import type { Config, Matrix, RoutingInputs } from '../types.js';
 import { checkRouting } from '../validate.js';
 import { padded } from './panels.js';
-import { activation, busyExperts, dispatch, type OpenLayer } from './stages.js';
+import { activation, busyExperts, dispatch, type LayerResult, type OpenLayer } from './stages.js';
 import type { Call, Loop, Task } from './tasks.js';
 import { begin, put, putAddresses, take } from './workspace.js';
 
@@ -25,7 +25,7 @@ export function* layerLoops(
   inputs: RoutingInputs,
   config: Config,
   numThreads: number,
-): Generator<Loop, Matrix, void> {
+): Generator<Loop, LayerResult, void> {
   begin(layer);
   const { memory, packed } = layer;
   const { dModel, dFf, panelWidth, numLogits, routerPtr } = packed;
@@ -72,7 +72,7 @@ export function* layerLoops(
       return ['down_combine_f32', hiddenAt(first), widthHidden, numGiven, down.panelsPtr, down.biasPtr, weights, targets, dFf, panel, panel + count];
     });
   });
-  return take(layer, yPtr, numTokens, dModel, widthOut);
+  return { y: take(layer, yPtr, numTokens, dModel, widthOut), plan };
 }
 
 /** 0 … n in pieces of `size`, the last one smaller: where each begins, and how many it has. */

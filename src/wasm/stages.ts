@@ -129,8 +129,14 @@ export function combine(space: Workspace, expertOut: Matrix, plan: DispatchPlan)
   return take(space, yPtr, numTokens, cols, cols);
 }
 
+/** What a fused call hands over. */
+export interface LayerResult {
+  readonly y: Matrix;
+  readonly plan: DispatchPlan;
+}
+
 /** All stages in one, x to y: the same bits as one after another. */
-export function runLayer(layer: OpenLayer, x: Matrix, inputs: RoutingInputs, config: Config): Matrix {
+export function runLayer(layer: OpenLayer, x: Matrix, inputs: RoutingInputs, config: Config): LayerResult {
   begin(layer);
   const { memory, kernels, packed } = layer;
   const { dModel, dFf, panelWidth } = packed;
@@ -154,5 +160,5 @@ export function runLayer(layer: OpenLayer, x: Matrix, inputs: RoutingInputs, con
     // biome-ignore format: the arguments of one call on one line
     kernels.down_combine_f32(hiddenPtr, widthHidden, numGiven, panelsPtr, biasPtr, weights, targets, dFf, 0, widthOut / panelWidth);
   }
-  return take(layer, yPtr, x.rows, dModel, widthOut);
+  return { y: take(layer, yPtr, x.rows, dModel, widthOut), plan };
 }
