@@ -12,7 +12,7 @@ import { wasm } from './wasm.js';
 export const contenders: readonly Contender[] = [
   ...wasm,
   ...runtimes.flatMap(runtime => [onnxruntimeMoe(runtime), onnxruntimeGraph(runtime), onnxruntimeSessions(runtime)]),
-  tfjs,
+  ...tfjs,
   plain,
   reference,
 ];

@@ -1,0 +1,9 @@
+/** What weights are stored in, and how far from the reference that may put y. */
+import type { Floats } from 'xmoe';
+import type { Layer } from './layers.js';
+
+export type Precision = 'f32';
+
+export function boundOf({ steps }: Layer, step: number, _precision: Precision): Floats {
+  return steps[step].bound;
+}

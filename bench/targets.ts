@@ -1,0 +1,134 @@
+/** What the backend is to reach, as ratios within one run, and whether it did. */
+import type { Row } from './measure.js';
+import { figures, table } from './report.js';
+
+/** The rows of each bench that ran, by the name of its file. */
+export type Runs = Readonly<Partial<Record<Program, readonly Row[]>>>;
+export type Program = 'layer' | 'sparsity' | 'threads' | 'kernels' | 'native' | 'profile';
+
+interface Target {
+  readonly measure: string;
+  readonly program: Program;
+  /** Without a row of it the target is not spoken of. */
+  readonly shape?: string;
+  /** The value is to be at least this, or at most. */
+  readonly wanted: readonly ['≥' | '≤', number];
+  /** Undefined where a row is missing. */
+  readonly value: (rows: readonly Row[]) => number | undefined;
+  /** The first Node that it is wanted on. */
+  readonly fromNode?: number;
+  readonly unit: 'x' | '%';
+}
+
+const RELAXED = /^xmoe\/wasm relaxed$/;
+const SIMD = /^xmoe\/wasm simd$/;
+const REVECTORIZED = /^xmoe\/wasm (relaxed|simd) revectorized$/;
+const F32 = /^xmoe\/wasm (relaxed|simd)( revectorized)?$/;
+const INT8 = /^xmoe\/wasm int8$/;
+const INT8_REVECTORIZED = /^xmoe\/wasm int8 revectorized$/;
+const WEB = /^onnxruntime-web/;
+const NODE = /^onnxruntime-node/;
+
+/** How often ours goes into theirs, the best of each, one thread. */
+function against(measure: string, shape: string, ours: RegExp, theirs: RegExp, least: number, fromNode = 0): Target {
+  return {
+    ...{ measure: `${shape}: ${measure}`, program: 'layer', shape, wanted: ['≥', least], unit: 'x', fromNode },
+    value: rows => ratio(best(rows, shape, theirs), best(rows, shape, ours)),
+  };
+}
+
+/** A share of a whole, both of the same work. */
+function share(measure: string, program: Program, ours: RegExp, whole: RegExp, least: number, fromNode = 0): Target {
+  return {
+    ...{ measure, program, wanted: ['≥', least], unit: '%', fromNode },
+    // The best of the shapes: what a kernel reaches where it is given enough rows.
+    value: rows => {
+      const shares = [...new Set(rows.map(({ shape }) => shape))].map(shape =>
+        ratio(best(rows, shape, whole), best(rows, shape, ours)),
+      );
+      const known = shares.filter(value => value !== undefined);
+      return known.length > 0 ? 100 * Math.max(...known) : undefined;
+    },
+  };
+}
+
+const targets: readonly Target[] = [
+  against('relaxed, against onnxruntime-web', 'S1', RELAXED, WEB, 2),
+  against('simd, against onnxruntime-web', 'S1', SIMD, WEB, 1.5),
+  against('f32 revectorized, against onnxruntime-web', 'S1', REVECTORIZED, WEB, 2.5, 24),
+  against('f32 revectorized, against onnxruntime-node', 'S1', REVECTORIZED, NODE, 1.1, 24),
+  against('int8, against onnxruntime-node (f32)', 'S1', INT8, NODE, 1.8, 24),
+  against('int8 revectorized, against onnxruntime-node (f32)', 'S1', INT8_REVECTORIZED, NODE, 2.5, 24),
+  against('relaxed, against onnxruntime-web', 'S4', RELAXED, WEB, 1.6),
+  against('f32 revectorized, against onnxruntime-web', 'S4', REVECTORIZED, WEB, 2.4, 24),
+  against('f32, against onnxruntime-web', 'S3', F32, WEB, 2),
+  against('f32, against onnxruntime-node', 'S3', F32, NODE, 1.3),
+  against('int8, against onnxruntime-web (f32)', 'S3', /^xmoe\/wasm int8/, WEB, 5, 24),
+  against('int8, against onnxruntime-node (f32)', 'S3', /^xmoe\/wasm int8/, NODE, 3.5, 24),
+  against('f32, against tfjs-wasm with weights laid out for it', 'S1', F32, /^tfjs-wasm$/, 8),
+  against('f32, against tfjs-wasm with weights as they are', 'S1', F32, /^tfjs-wasm transposeB$/, 8),
+  {
+    ...{ measure: 'S1 over S4 in time, over the same in FLOPs: relaxed', program: 'sparsity', unit: 'x' },
+    ...{ wanted: ['≤', 1.05], value: rows => sparsity(rows, RELAXED) },
+  },
+  {
+    ...{ measure: 'S1 over S4 in time, over the same in FLOPs: revectorized', program: 'sparsity', unit: 'x' },
+    ...{ wanted: ['≤', 1.05], fromNode: 24, value: rows => sparsity(rows, REVECTORIZED) },
+  },
+  {
+    ...{ measure: 'S1: two threads over one, relaxed', program: 'threads', wanted: ['≥', 1.85], unit: 'x' },
+    value: rows => ratio(best(rows, 'S1', RELAXED, 1), best(rows, 'S1', RELAXED, 2)),
+  },
+  share(
+    'experts in cache, share of registers alone, relaxed',
+    'kernels',
+    /^experts, relaxed/,
+    /^registers.*relaxed/,
+    95,
+  ),
+  share('relaxed revectorized, share of native 256-bit FMA', 'native', /^experts, relaxed/, /^native/, 85, 24),
+  share('simd revectorized, share of native 256-bit FMA', 'native', /^experts, simd/, /^native/, 62, 24),
+  {
+    ...{ measure: 'S1: routing, dispatch and separate combine, share of the time', program: 'profile', unit: '%' },
+    ...{ wanted: ['≤', 6], value: rows => overhead(rows) },
+  },
+];
+
+/** Of the programs that ran, every target: what was measured, what is wanted. */
+export function targetTable(runs: Runs): string[] {
+  const cells = targets.flatMap(({ measure, program, shape, wanted: [sign, bound], value, fromNode = 0, unit }) => {
+    const rows = runs[program] ?? [];
+    if (!rows.some(row => shape === undefined || row.shape === shape)) return [];
+    const measured = Number(rows[0].node.slice(1).split('.')[0]) >= fromNode ? value(rows) : undefined;
+    const isMet = measured !== undefined && (sign === '≥' ? measured >= bound : measured <= bound);
+    const verdict = measured === undefined ? 'not measured' : isMet ? 'met' : 'missed';
+    const shown = (n: number) => (unit === 'x' ? `${n.toFixed(2)}x` : `${figures(n)} %`);
+    return [[measure, measured === undefined ? '–' : shown(measured), `${sign} ${shown(bound)}`, verdict]];
+  });
+  return cells.length > 0 ? table(['measure', 'measured', 'target', 'verdict'], cells, 1) : [];
+}
+
+/** The least median of those at a shape. */
+function best(rows: readonly Row[], shape: string, who: RegExp, threads = 1): number | undefined {
+  const medians = rows
+    .filter(row => row.shape === shape && row.threads === threads && who.test(row.contender))
+    .map(({ medianMs }) => medianMs);
+  return medians.length > 0 ? Math.min(...medians) : undefined;
+}
+
+function ratio(above: number | undefined, below: number | undefined): number | undefined {
+  return above === undefined || below === undefined ? undefined : above / below;
+}
+
+/** S1 does half of the FLOPs of S4: 4 experts of 384 against 3,072. */
+function sparsity(rows: readonly Row[], who: RegExp): number | undefined {
+  const inTime = ratio(best(rows, 'S1', who), best(rows, 'S4', who));
+  return inTime === undefined ? undefined : inTime / ((4 * 384) / 3072);
+}
+
+/** The stages that are not the experts' products: profile.ts names them. */
+function overhead(rows: readonly Row[]): number | undefined {
+  const total = best(rows, 'S1', /^all$/);
+  const parts = rows.filter(({ contender }) => /^(routing|softmax|dispatch|combine)$/.test(contender));
+  return total === undefined ? undefined : (100 * parts.reduce((sum, { medianMs }) => sum + medianMs, 0)) / total;
+}
