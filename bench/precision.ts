@@ -4,6 +4,8 @@ import type { Layer } from './layers.js';
 
 export type Precision = 'f32';
 
+export const bytesPerWeight: Readonly<Record<Precision, number>> = { f32: 4 };
+
 export function boundOf({ steps }: Layer, step: number, _precision: Precision): Floats {
   return steps[step].bound;
 }

@@ -17,10 +17,16 @@ export interface Part {
 /**
  * Time all parts against each other. All are opened before any is timed, in order; who is not available is left out, with
  * the reason on standard error. The machine is looked at before and after.
+ *
+ * @param others that take turns with them, as they are
  */
-export async function timeTogether(parts: readonly Part[], timing: Timing = LONG): Promise<Row[]> {
+export async function timeTogether(
+  parts: readonly Part[],
+  timing: Timing = LONG,
+  others: readonly Entry[] = [],
+): Promise<Row[]> {
   const layers = new Map<string, Layer>();
-  const entries: Entry[] = [];
+  const entries: Entry[] = [...others];
   const runners: Runner[] = [];
   for (const part of parts) {
     const { contender, shape, threads } = part;
