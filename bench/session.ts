@@ -42,7 +42,8 @@ export async function timeTogether(
   }
   const noise = watchMachine();
   const rows = await takeTurns(entries, timing);
-  note(`${[...new Set(parts.map(({ shape }) => shape.name))].join()}: ${noise().text}`);
+  const names = [...new Set(parts.map(({ shape }) => shape.name))];
+  note(`${names.length < 3 ? names.join() : `${names[0]} … ${names.at(-1)}`}: ${noise().text}`);
   for (const runner of runners) await runner.close();
   return rows;
 }

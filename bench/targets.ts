@@ -126,9 +126,13 @@ function sparsity(rows: readonly Row[], who: RegExp): number | undefined {
   return inTime === undefined ? undefined : inTime / ((4 * 384) / 3072);
 }
 
-/** The stages that are not the experts' products: profile.ts names them. */
+/** The stages that are not the experts' products, which profile.ts names: the larger share of the two. */
 function overhead(rows: readonly Row[]): number | undefined {
-  const total = best(rows, 'S1', /^all$/);
-  const parts = rows.filter(({ contender }) => /^(routing|softmax|dispatch|combine)$/.test(contender));
-  return total === undefined ? undefined : (100 * parts.reduce((sum, { medianMs }) => sum + medianMs, 0)) / total;
+  const shares = ['simd', 'relaxed'].map(target => {
+    const own = rows.filter(({ shape }) => shape === `S1, xmoe/wasm ${target}`);
+    const parts = own.filter(({ contender }) => /^(routing|softmax|dispatch|combine)$/.test(contender));
+    return own.length > 0 ? 100 * parts.reduce((sum, { timesOurs }) => sum + timesOurs, 0) : undefined;
+  });
+  const known = shares.filter(share => share !== undefined);
+  return known.length > 0 ? Math.max(...known) : undefined;
 }
