@@ -1,13 +1,16 @@
 /** The WebAssembly backend: kernels that the engine can run, threads, and the seam filled with them. */
 import type { Backend, Config, Weights } from '../types.js';
 import { HeldLayer, type Threads } from './held-layer.js';
-import { compileKernels, type Target } from './kernels.js';
+import { narrowSet } from './kernel-set.js';
+import { compileKernels, type KernelModule, type Target } from './kernels.js';
 import { fused, WasmLayer } from './layer.js';
 import { Memory } from './memory.js';
 import { checkOptions, type WasmInfo, type WasmOptions } from './options.js';
 import { checkFloat32 } from './packed-weights.js';
 import { Pool } from './pool.js';
+import { revectorizedKernels } from './revectorize.js';
 import { combine, dispatch, route, runExperts } from './stages.js';
+import { workerStarter } from './start-worker.js';
 import { chooseTarget } from './target.js';
 import { begin, workspaceOver } from './workspace.js';
 
@@ -27,34 +30,61 @@ export interface WasmBackend extends Backend {
  * Compile the kernels and make a backend of them.
  *
  * @throws TypeError | RangeError for options that are none; Error, saying what the engine lacks, where it cannot run what
- *         is required. Threads that cannot be had are no error: `info` says why
+ *         is required. Threads and vectors of 256 bits that cannot be had are no error: `info` says why
  */
 export async function wasmBackend(options: WasmOptions = {}): Promise<WasmBackend> {
   checkOptions(options);
   const { features = {}, deterministic = false, threads: numThreads = 1 } = options;
   const { target, notRelaxed } = await chooseTarget(features.relaxedSimd, deterministic);
-  const { threads, notThreads } = await openThreads(target, numThreads);
+  const choose = (isShared: boolean) => chooseKernels(target, isShared, features.revectorize ?? false);
+  const { threads, notThreads, notRevectorized } = await openThreads(choose, numThreads);
   const notUsed = {
     ...(notRelaxed !== undefined && { relaxedSimd: notRelaxed }),
+    ...(notRevectorized !== undefined && { revectorize: notRevectorized }),
     ...(notThreads !== undefined && { threads: notThreads }),
   };
-  return backendOn(threads, { target, threads: threads.numThreads, notUsed });
+  return backendOn(threads, {
+    target,
+    threads: threads.numThreads,
+    kernels: threads.module.set,
+    revectorized: notRevectorized === undefined,
+    notUsed,
+  });
+}
+
+interface ChosenKernels {
+  readonly module: KernelModule;
+  readonly notRevectorized: string | undefined;
+}
+
+/** The wide kernels where they were asked for and can be had, else the narrow ones and the reason. */
+async function chooseKernels(target: Target, isShared: boolean, revectorize: boolean): Promise<ChosenKernels> {
+  const wide = revectorize
+    ? await revectorizedKernels(target, isShared)
+    : 'options.features.revectorize is not asked for';
+  if (typeof wide !== 'string') return { module: wide, notRevectorized: undefined };
+  return { module: await compileKernels(target, isShared, narrowSet()), notRevectorized: wide };
 }
 
 /** Threads as many as wanted, or one and the reason why there are no more. */
-async function openThreads(
-  target: Target,
-  numThreads: number,
-): Promise<{ threads: Threads; notThreads: string | undefined }> {
+async function openThreads(choose: (isShared: boolean) => Promise<ChosenKernels>, numThreads: number) {
   let notThreads = 'options.threads is 1';
   if (numThreads > 1) {
-    const module = await compileKernels(target, true);
-    const pool = await Pool.open(module, numThreads);
-    if (typeof pool !== 'string') return { threads: { module, numThreads, pool }, notThreads: undefined };
-    notThreads = pool;
+    const startWorker = await workerStarter();
+    if (typeof startWorker === 'string') notThreads = startWorker;
+    else {
+      const { module, notRevectorized } = await choose(true);
+      const pool = await Pool.open(module, numThreads, startWorker);
+      if (typeof pool !== 'string') {
+        const threads: Threads = { module, numThreads, pool };
+        return { threads, notThreads: undefined, notRevectorized };
+      }
+      notThreads = pool;
+    }
   }
-  const module = await compileKernels(target, false);
-  return { threads: { module, numThreads: 1, pool: undefined }, notThreads };
+  const { module, notRevectorized } = await choose(false);
+  const threads: Threads = { module, numThreads: 1, pool: undefined };
+  return { threads, notThreads, notRevectorized };
 }
 
 function backendOn(threads: Threads, info: WasmInfo): WasmBackend {

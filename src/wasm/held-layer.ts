@@ -33,7 +33,7 @@ export class HeldLayer {
   constructor(threads: Threads, weights: Weights) {
     const { module, pool } = threads;
     const newMemory = (numBytes: number) => pool?.memory(numBytes) ?? new Memory(numBytes, module.isShared);
-    const packed = packWeights(weights, module.panelWidth, newMemory);
+    const packed = packWeights(weights, module.set, newMemory);
     this.#threads = threads;
     this.#open = { ...workspaceOver(module, packed.memory), packed };
   }

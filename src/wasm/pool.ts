@@ -1,7 +1,7 @@
 /** The threads of a backend, shared by its layers: one call at a time, each a series of loops. */
 import type { KernelModule } from './kernels.js';
 import { Memory } from './memory.js';
-import { workerStarter } from './start-worker.js';
+import type { StartWorker } from './start-worker.js';
 import { type Loop, perform } from './tasks.js';
 import { Team, WorkerError } from './team.js';
 import type { Workspace } from './workspace.js';
@@ -29,9 +29,7 @@ export class Pool {
   }
 
   /** Threads that run, or the reason why none can. */
-  static async open(module: KernelModule, numThreads: number): Promise<Pool | string> {
-    const startWorker = await workerStarter();
-    if (typeof startWorker === 'string') return startWorker;
+  static async open(module: KernelModule, numThreads: number, startWorker: StartWorker): Promise<Pool | string> {
     let pool: Pool | undefined;
     try {
       pool = new Pool(() => new Team(module, numThreads, startWorker));
