@@ -42,7 +42,7 @@ export interface Timing {
 }
 
 /** Calls of some microseconds. */
-const SHORT: Timing = { rounds: 5, roundMs: 30, warmMs: 0, pauseMs: 0 };
+const SHORT: Timing = { rounds: 5, roundMs: 30, warmMs: 100, pauseMs: 0 };
 /** Calls of some milliseconds, on threads. */
 export const LONG: Timing = { rounds: 5, roundMs: 250, warmMs: 500, pauseMs: 50 };
 
@@ -52,7 +52,7 @@ const ENOUGH = { ms: 4000, samples: 3 };
 /** `takeTurns` for one shape on one number of threads. */
 export function compare(
   shape: string,
-  contenders: ReadonlyMap<string, () => unknown>,
+  contenders: ReadonlyMap<string, Entry['run']>,
   ours: string | undefined,
   threads = 1,
   timing = SHORT,
