@@ -2,13 +2,14 @@
  * How often does the backend select other experts than the reference? Random tokens through its router and selection, held
  * against float64; and for contrast some of them with logits that are summed in float32, one term after the other.
  *
- * Options  --tokens 1000000  --contrast 200000  --threshold 0.9,0.5  --json
+ * Options  --tokens 1000000  --contrast 200000  --threshold 0.9,0.5  --json  --rows FILE
  */
+import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { type Config, type Matrix, route, type Selection, selectThreshold, softmax, type Weights } from 'xmoe';
 import { wasmBackend } from 'xmoe/wasm';
 import { routerOf, uniformNumbers } from './layers.js';
-import { figures, note, table } from './report.js';
+import { figures, note, outputOptions, table } from './report.js';
 import { differences, nearest } from './selection-margins.js';
 
 /** Tokens of one call. */
@@ -22,7 +23,7 @@ const routerShapes = [
 
 const { values: options } = parseArgs({
   options: {
-    json: { type: 'boolean' },
+    ...outputOptions,
     tokens: { type: 'string', default: '1000000' },
     contrast: { type: 'string', default: '200000' },
     threshold: { type: 'string', default: '0.9,0.5' },
@@ -79,6 +80,7 @@ candidates.push({
 
 const outcomes: Outcome[] = routerShapes.flatMap(({ dModel, numExperts }) => judge(dModel, numExperts));
 for (const backend of backends) backend.dispose();
+if (options.rows) writeFileSync(options.rows, JSON.stringify(outcomes));
 if (options.json) console.log(JSON.stringify(outcomes, null, 2));
 else console.log(outcomeTable().join('\n'));
 

@@ -2,9 +2,19 @@
 import type { Row } from './measure.js';
 import { figures, table } from './report.js';
 
-/** The rows of each bench that ran, by the name of its file. */
+/** The rows of each bench that ran: `native` is `kernels` with V8 told to join vectors. */
 export type Runs = Readonly<Partial<Record<Program, readonly Row[]>>>;
-export type Program = 'layer' | 'sparsity' | 'threads' | 'kernels' | 'native' | 'profile';
+export type Program =
+  | 'layer'
+  | 'sparsity'
+  | 'threads'
+  | 'profile'
+  | 'decode'
+  | 'kernels'
+  | 'native'
+  | 'growth'
+  | 'selection'
+  | 'reference';
 
 interface Target {
   readonly measure: string;
