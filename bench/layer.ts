@@ -12,7 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { contenders } from './contenders/index.js';
 import type { Row } from './measure.js';
-import { emit, outputOptions, tableOf } from './report.js';
+import { emit, figures, outputOptions, table } from './report.js';
 import { timeTogether } from './session.js';
 import { flopsOf, type Shape, shapeNamed, shapes } from './shapes.js';
 import { targetTable } from './targets.js';
@@ -35,9 +35,25 @@ for (const shape of chosenShapes) {
     rows.push(...(alone ? await timeAll(shape, threads) : timeInChild(shape, threads)));
   }
 }
-const flops = new Map(shapes.map(shape => [shape.name, flopsOf(shape)]));
-const work = { unit: 'GFLOP/s', perCall: ({ shape }: Row) => flops.get(shape) };
-emit(rows, () => [...tableOf(rows, work), '', ...targetTable({ layer: rows })]);
+emit(rows, () => [...chosenThreads.flatMap(layerTable), ...targetTable({ layer: rows })]);
+
+/** Contenders by shapes, on so many threads. */
+function layerTable(threads: number): string[] {
+  const names = contenders.map(({ name }) => name).filter(name => rows.some(row => row.contender === name));
+  const cells = names.map(name => [
+    name,
+    ...chosenShapes.map(shape => {
+      const found = rows.find(row => row.shape === shape.name && row.contender === name && row.threads === threads);
+      if (!found) return '';
+      const { medianMs, spread, timesOurs } = found;
+      return `${figures(medianMs)} (${spread.map(figures).join('–')}) ${figures(timesOurs)}x`;
+    }),
+  ]);
+  const titles = chosenShapes.map(shape => `${shape.name}, ${figures(flopsOf(shape) / 1e6)} MFLOP`);
+  const took = cells.filter(([, ...cells]) => cells.some(cell => cell !== ''));
+  const line = `Threads: ${threads}. Median ms (p25–p75), and times ours, which is ${names[0]}:`;
+  return [line, '', ...table(['contender', ...titles], took, 1), ''];
+}
 
 function timeAll(shape: Shape, threads: number): Promise<Row[]> {
   const chosen = contenders.filter(({ name }) => options.only.split(',').some(part => name.includes(part)));
