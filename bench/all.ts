@@ -84,7 +84,10 @@ async function run({ name, file = name, flags = [] }: Bench): Promise<{ rows: re
     process.stderr.write(part);
   });
   const [code] = await once(child, 'close');
-  if (code !== 0) throw new Error(`${name} ended with ${code}`);
+  if (code !== 0) {
+    process.exitCode = 1; // the others go on
+    return { rows: [], text: `Failed, with exit status ${code}.` };
+  }
   const noise = notes.split('\n').filter(line => /quiet:|left out:/i.test(line));
   const text = [table.trim(), ...(noise.length > 0 ? [['```', ...noise, '```'].join('\n')] : [])].join('\n\n');
   return { rows: JSON.parse(readFileSync(rowsFile, 'utf8')), text };
