@@ -142,6 +142,19 @@ test('eval on WebAssembly matches the reference within 1e-3, and threads change 
   }
 });
 
+test('layer runs with vectors of 256 bits, or says why it cannot', () => {
+  const args = ['layer', recording('silu'), '--backend', 'wasm', '--revectorize', '--threads', '2'];
+  const { status, stdout, stderr } = xmoe(...args);
+  if (status === 0) assert.match(stdout, /backend wasm$/m);
+  else {
+    assert.deepEqual([status, stdout], [2, '']);
+    assert.match(
+      stderr,
+      /^xmoe layer: "--revectorize" expected what can be had here, got none: (Node 24|V8 has it on x64)/,
+    );
+  }
+});
+
 test('generate on WebAssembly writes what the reference writes, and ends', () => {
   const write = (...args: string[]) =>
     xmoe('generate', MODEL, '--prompt', 'And the ', '--max-tokens', '24', '--temperature', '0', ...args);

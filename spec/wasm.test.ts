@@ -212,11 +212,18 @@ test('the backend says which target it runs, and why not another', async () => {
 
 const badOptions: [object, RegExp][] = [
   [{ target: 'simd' }, /^TypeError: "options" expected none but deterministic, features, threads, got "target"$/],
-  [{ features: { simd: true } }, /^TypeError: "options.features" expected none but relaxedSimd, got "simd"$/],
+  [
+    { features: { simd: true } },
+    /^TypeError: "options.features" expected none but relaxedSimd, revectorize, got "simd"$/,
+  ],
   [{ features: true }, /^TypeError: "options.features" expected an object, got true$/],
   [
     { features: { relaxedSimd: 'yes' } },
     /^RangeError: "options.features.relaxedSimd" expected true \| false \| enable, got "yes"$/,
+  ],
+  [
+    { features: { revectorize: 'enable' } },
+    /^TypeError: "options.features.revectorize" expected true \| false, got "enable"$/,
   ],
   [{ deterministic: 1 }, /^TypeError: "options.deterministic" expected true \| false, got 1$/],
   ...[true, 'enable'].map((relaxedSimd): [object, RegExp] => [
