@@ -35,7 +35,10 @@ export interface Timing {
   readonly rounds: number;
   /** In each round. */
   readonly roundMs: number;
-  /** Before the first round, unmeasured: engines compile what runs often once more, and better. */
+  /**
+   * Before the first round, unmeasured: engines compile what runs often once more, and better. Few calls in that time are
+   * not often: then it takes up to four times as long.
+   */
   readonly warmMs: number;
   /** Before each turn: the threads of the one before stop waiting for work. */
   readonly pauseMs: number;
@@ -45,6 +48,9 @@ export interface Timing {
 const SHORT: Timing = { rounds: 5, roundMs: 30, warmMs: 100, pauseMs: 0 };
 /** Calls of some milliseconds, on threads. */
 export const LONG: Timing = { rounds: 5, roundMs: 250, warmMs: 500, pauseMs: 50 };
+
+/** Calls after which engines have seen enough. */
+const OFTEN = 10;
 
 /** Whoever has had so much time, in ms, and so many samples, sits further rounds out. */
 const ENOUGH = { ms: 4000, samples: 3 };
@@ -99,17 +105,18 @@ function hasEnough({ samples }: Turn): boolean {
   return samples.length >= ENOUGH.samples && samples.reduce((sum, ms) => sum + ms, 0) >= ENOUGH.ms;
 }
 
-/** Run for so long, at least once, and tell whether calls hand over promises. */
+/** Run for about so long, at least once, and tell whether calls hand over promises. */
 async function warm({ run }: Entry, ms: number): Promise<boolean> {
   if (typeof run !== 'function') {
     run.sample(ms);
     return false;
   }
-  const end = performance.now() + ms;
-  for (;;) {
+  const start = performance.now();
+  for (let calls = 1; ; calls++) {
     const result = run();
     await result;
-    if (performance.now() >= end) return result instanceof Promise;
+    const elapsed = performance.now() - start;
+    if (elapsed >= (calls < OFTEN ? 4 * ms : ms)) return result instanceof Promise;
   }
 }
 

@@ -11,9 +11,14 @@ import type { Row } from './measure.js';
  */
 export const outputOptions = { json: { type: 'boolean' }, rows: { type: 'string' } } as const;
 
-/** The rows in a table; `flops`: of one call at each shape; `base`: what `timesOurs` counts. */
-export function report(rows: readonly Row[], flops: ReadonlyMap<string, number>, base = 'times ours'): void {
-  emit(rows, () => tableOf(rows, { unit: 'GFLOP/s', perCall: ({ shape }) => flops.get(shape) }, base));
+/** A line for each shape, a column for each contender: median ms and GFLOP/s. `flops`: of one call at each shape. */
+export function report(rows: readonly Row[], flops: ReadonlyMap<string, number>): void {
+  const names = [...new Set(rows.map(({ contender }) => contender))];
+  const cells = [...flops].map(([shape, ofCall]) => {
+    const times = names.map(name => rows.find(row => row.shape === shape && row.contender === name)?.medianMs);
+    return [shape, ...times.map(ms => (ms === undefined ? '' : `${figures(ms)}, ${figures(ofCall / ms / 1e6)}`))];
+  });
+  emit(rows, () => ['Median ms, GFLOP/s:', '', ...table(['', ...names], cells, 1)]);
 }
 
 /** What a call does, in flops or bytes; undefined leaves the cell empty. */
@@ -23,14 +28,15 @@ export interface Work {
   readonly perCall: (row: Row) => number | undefined;
 }
 
-export function tableOf(rows: readonly Row[], { unit, perCall }: Work, base = 'times ours'): string[] {
+/** A line for each row. */
+export function tableOf(rows: readonly Row[], { unit, perCall }: Work): string[] {
   const cells = rows.map(row => {
     const { shape, contender, threads, medianMs, spread, timesOurs } = row;
     const work = perCall(row);
     const rate = work === undefined ? '' : figures(work / medianMs / 1e6);
     return [shape, contender, threads, figures(medianMs), spread.map(figures).join('–'), rate, figures(timesOurs)];
   });
-  return table(['shape', 'contender', 'threads', 'median ms', 'p25–p75 ms', unit, base], cells, 2);
+  return table(['shape', 'contender', 'threads', 'median ms', 'p25–p75 ms', unit, 'times ours'], cells, 2);
 }
 
 /** A Markdown table; from column `firstNumber` on, to the right. */
