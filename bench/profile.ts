@@ -49,14 +49,14 @@ function stagesOf({ kernels, start, end }: ReturnType<typeof record>): Map<strin
   return stages;
 }
 
-/** What a kernel is for: the rows of `ADD_WEIGHTED` go straight into y. */
+/** What a kernel is for. The second number that a product is given is the length of its sums. */
 function stageOf({ name, args }: KernelCall): string {
-  const ADD_WEIGHTED = 2;
   if (/^route/.test(name)) return 'routing';
   if (/^softmax/.test(name)) return 'softmax';
   if (/^combine/.test(name)) return 'combine';
   if (/^activate/.test(name)) return 'activation';
-  if (/^product/.test(name)) return args[8] === ADD_WEIGHTED ? 'down product, combined' : 'up product';
+  if (/^quantize/.test(name)) return 'rows to integers';
+  if (/^product/.test(name)) return args[1] === shape.dModel ? 'up product' : 'down product';
   return name;
 }
 
