@@ -88,7 +88,10 @@ async function run({ name, file = name, flags = [] }: Bench): Promise<{ rows: re
     process.exitCode = 1; // the others go on
     return { rows: [], text: `Failed, with exit status ${code}.` };
   }
-  const noise = notes.split('\n').filter(line => /quiet:|left out:/i.test(line));
-  const text = [table.trim(), ...(noise.length > 0 ? [['```', ...noise, '```'].join('\n')] : [])].join('\n\n');
+  const noise = notes.split('\n').filter(line => /quiet:/i.test(line));
+  // Of whatever shape: the reason is the same.
+  const absent = notes.split('\n').filter(line => /left out:/.test(line));
+  const kept = [...new Set(absent.map(line => line.replace(/^S\d.*?: /, ''))), ...noise];
+  const text = [table.trim(), ...(kept.length > 0 ? [['```', ...kept, '```'].join('\n')] : [])].join('\n\n');
   return { rows: JSON.parse(readFileSync(rowsFile, 'utf8')), text };
 }

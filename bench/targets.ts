@@ -51,11 +51,10 @@ function against(measure: string, shape: string, ours: RegExp, theirs: RegExp, l
 function share(measure: string, program: Program, ours: RegExp, whole: RegExp, least: number, fromNode = 0): Target {
   return {
     ...{ measure, program, wanted: ['≥', least], unit: '%', fromNode },
-    // The best of the shapes: what a kernel reaches where it is given enough rows.
+    // The best of the shapes of one expert, whose weights are in the caches: what its rows are enough for.
     value: rows => {
-      const shares = [...new Set(rows.map(({ shape }) => shape))].map(shape =>
-        ratio(best(rows, shape, whole), best(rows, shape, ours)),
-      );
+      const shapes = new Set(rows.map(({ shape }) => shape).filter(shape => shape.startsWith('1 x ')));
+      const shares = [...shapes].map(shape => ratio(best(rows, shape, whole), best(rows, shape, ours)));
       const known = shares.filter(value => value !== undefined);
       return known.length > 0 ? 100 * Math.max(...known) : undefined;
     },
