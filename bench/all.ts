@@ -1,8 +1,9 @@
 /**
  * Every bench on this Node, one after the other, as one Markdown text: what is to be reached first, then each table with the
- * command that made it and how quiet the machine was. For several Nodes: run it with each.
+ * command that made it and how quiet the machine was. The text and the rows are written to FOLDER/results-VERSION.md and
+ * .json. For several Nodes: run it with each, then summary.ts.
  *
- * Options  --only layer,kernels  --out FILE (default build/bench/results-VERSION.md)
+ * Options  --only layer,kernels  --out FOLDER (default build/bench)
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -49,7 +50,7 @@ const benches: readonly Bench[] = [
 const { values: options } = parseArgs({
   options: {
     only: { type: 'string', default: benches.map(({ name }) => name).join() },
-    out: { type: 'string', default: `build/bench/results-${process.version}.md` },
+    out: { type: 'string', default: 'build/bench' },
   },
 });
 const chosen = benches.filter(({ name }) => options.only.split(',').includes(name));
@@ -67,7 +68,9 @@ const gigabytes = Math.round(totalmem() / 2 ** 30);
 const machine = `${cpus()[0].model}, ${cpus().length} cores, ${gigabytes} GiB, ${type()} ${release()}`;
 const heading = `## Node ${process.version}\n\n${machine}; V8 ${process.versions.v8}.`;
 const markdown = `${[heading, targetTable(runs).join('\n'), ...sections].join('\n\n')}\n`;
-writeFileSync(options.out, markdown);
+const file = join(options.out, `results-${process.version}`);
+writeFileSync(`${file}.md`, markdown);
+writeFileSync(`${file}.json`, JSON.stringify(runs));
 console.log(markdown);
 
 /** What a bench prints; its notes go on to standard error, and those on quietness under the table too. */

@@ -35,7 +35,11 @@ for (const shape of chosenShapes) {
     rows.push(...(alone ? await timeAll(shape, threads) : timeInChild(shape, threads)));
   }
 }
-emit(rows, () => [...chosenThreads.flatMap(layerTable), ...targetTable({ layer: rows })]);
+emit(
+  rows,
+  () => chosenThreads.flatMap(layerTable),
+  () => targetTable({ layer: rows }),
+);
 
 /** Contenders by shapes, on so many threads. */
 function layerTable(threads: number): string[] {

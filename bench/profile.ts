@@ -32,7 +32,7 @@ for (const { name, open } of wasm) {
   }
 }
 note(`${shape.name}: ${noise().text}`);
-emit(rows, () => [...shareTable(), '', ...targetTable({ profile: rows })]);
+emit(rows, shareTable, () => targetTable({ profile: rows }));
 
 /** The time of each stage in one call, and of all, in ms. */
 function stagesOf({ kernels, start, end }: ReturnType<typeof record>): Map<string, number> {
@@ -87,10 +87,17 @@ function rowsOf(name: string, calls: readonly Map<string, number>[]): Row[] {
   });
 }
 
+/** A line for each stage, a column for each layer: median ms and share. */
 function shareTable(): string[] {
-  const cells = rows.map(({ shape, contender, medianMs, spread, timesOurs }) => [
-    ...[shape, contender, figures(medianMs), spread.map(figures).join('–')],
-    `${(100 * timesOurs).toFixed(1)} %`,
+  const [stages, layers] = [rows.map(({ contender }) => contender), rows.map(({ shape }) => shape)].map(names => [
+    ...new Set(names),
   ]);
-  return table(['layer', 'stage', 'median ms', 'p25–p75 ms', 'share'], cells, 2);
+  const cells = stages.map(stage => [
+    stage,
+    ...layers.map(layer => {
+      const row = rows.find(({ shape, contender }) => shape === layer && contender === stage);
+      return row ? `${figures(row.medianMs)}, ${(100 * row.timesOurs).toFixed(1)} %` : '';
+    }),
+  ]);
+  return ['Median ms, share of all:', '', ...table(['stage', ...layers], cells, 1)];
 }

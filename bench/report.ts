@@ -49,12 +49,22 @@ export function table(
   return [line(titles), `|${titles.map((_, i) => (i < firstNumber ? '---|' : '---:|')).join('')}`, ...cells.map(line)];
 }
 
-/** Print the rows as the command line asks for them: by default as `lines`, under the machine and the command. */
-export function emit(rows: readonly Row[], lines: () => readonly string[]): void {
+/**
+ * Print the rows as the command line asks for them: by default as `lines`, under the machine and the command, and with
+ * `conclusion` below, which is left to those who take the rows.
+ */
+export function emit(
+  rows: readonly Row[],
+  lines: () => readonly string[],
+  conclusion: () => readonly string[] = () => [],
+): void {
   const { values } = parseArgs({ options: outputOptions, strict: false });
   if (typeof values.rows === 'string') writeFileSync(values.rows, JSON.stringify(rows));
   if (values.json) console.log(JSON.stringify(rows, null, 2));
-  else console.log([commandLine(), '', ...lines()].join('\n'));
+  else {
+    const concluded = values.rows === undefined ? conclusion() : [];
+    console.log([commandLine(), '', ...lines(), '', ...concluded].join('\n').trimEnd());
+  }
 }
 
 /** The machine, Node, and how to run this again. */

@@ -103,18 +103,31 @@ const targets: readonly Target[] = [
   },
 ];
 
-/** Of the programs that ran, every target: what was measured, what is wanted. */
-export function targetTable(runs: Runs): string[] {
-  const cells = targets.flatMap(({ measure, program, shape, wanted: [sign, bound], value, fromNode = 0, unit }) => {
-    const rows = runs[program] ?? [];
-    if (!rows.some(row => shape === undefined || row.shape === shape)) return [];
-    const measured = Number(rows[0].node.slice(1).split('.')[0]) >= fromNode ? value(rows) : undefined;
-    const isMet = measured !== undefined && (sign === '≥' ? measured >= bound : measured <= bound);
-    const verdict = measured === undefined ? 'not measured' : isMet ? 'met' : 'missed';
-    const shown = (n: number) => (unit === 'x' ? `${n.toFixed(2)}x` : `${figures(n)} %`);
-    return [[measure, measured === undefined ? '–' : shown(measured), `${sign} ${shown(bound)}`, verdict]];
+/** Of the programs that ran, every target: what was measured, what is wanted; with several Nodes, a column for each. */
+export function targetTable(...nodes: readonly Runs[]): string[] {
+  const cells = targets.flatMap(target => {
+    const { measure, program, shape, wanted } = target;
+    const hasRun = nodes.some(runs => runs[program]?.some(row => shape === undefined || row.shape === shape));
+    if (!hasRun) return [];
+    return [[measure, `${wanted[0]} ${shown(target, wanted[1])}`, ...nodes.map(runs => verdict(target, runs))]];
   });
-  return cells.length > 0 ? table(['measure', 'measured', 'target', 'verdict'], cells, 1) : [];
+  const versions = nodes.map(runs => Object.values(runs).find(rows => rows.length > 0)?.[0].node ?? '');
+  return cells.length > 0 ? table(['measure', 'target', ...versions], cells, 1) : [];
+}
+
+function verdict(target: Target, runs: Runs): string {
+  const { program, wanted, value, fromNode = 0 } = target;
+  const rows = runs[program] ?? [];
+  if (rows.length === 0) return '–';
+  if (Number(rows[0].node.slice(1).split('.')[0]) < fromNode) return `from Node ${fromNode} on`;
+  const measured = value(rows);
+  if (measured === undefined) return '–';
+  const isMet = wanted[0] === '≥' ? measured >= wanted[1] : measured <= wanted[1];
+  return `${shown(target, measured)}, ${isMet ? 'met' : '**missed**'}`;
+}
+
+function shown({ unit }: Target, value: number): string {
+  return unit === 'x' ? `${value.toFixed(2)}x` : `${figures(value)} %`;
 }
 
 /** The least median of those at a shape. */

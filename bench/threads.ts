@@ -12,4 +12,8 @@ const parts = shapes.flatMap(shape =>
 const rows = await timeTogether(parts);
 const flops = new Map(shapes.map(shape => [shape.name, flopsOf(shape)]));
 const work = { unit: 'GFLOP/s', perCall: ({ shape }: { shape: string }) => flops.get(shape) };
-emit(rows, () => [...tableOf(rows, work), '', ...targetTable({ threads: rows })]);
+emit(
+  rows,
+  () => tableOf(rows, work),
+  () => targetTable({ threads: rows }),
+);
