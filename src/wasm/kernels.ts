@@ -41,9 +41,21 @@ export interface KernelModule {
 }
 
 export async function compileKernels(target: Target, isShared: boolean): Promise<KernelModule> {
-  const module = await wasm!.compile(isShared ? importingSharedMemory(bytes(target)) : bytes(target));
+  const module = await compile(isShared ? importingSharedMemory(bytes(target)) : bytes(target));
   const { panelWidth } = instantiate(module, new wasm!.Memory({ initial: 0, maximum: 0, shared: isShared }));
   return { target, module, isShared, panelWidth: panelWidth.value };
+}
+
+/**
+ * At once, where the engine allows it: the kernels take less than a millisecond, and workerd (Cloudflare Workers) compiles
+ * only while a worker starts, when it waits for no other thread.
+ */
+async function compile(code: Uint8Array): Promise<WasmModule> {
+  try {
+    return new wasm!.Module(code);
+  } catch {
+    return wasm!.compile(code); // an older browser's page may not compile at once
+  }
 }
 
 export function instantiate(module: WasmModule, memory: WasmMemory): Kernels {
