@@ -5,7 +5,7 @@ import { workerSource } from './worker-source.js';
 export interface WorkerHandle {
   post(message: unknown): void;
   terminate(): void;
-  /** Whether its thread has ended, seen without an event: a caller that sleeps receives none. A browser cannot tell. */
+  /** Whether its thread has ended, seen without an event: a caller that sleeps receives none. Only Node can tell. */
   hasEnded(): boolean;
 }
 
@@ -29,7 +29,12 @@ interface NodeWorker {
   postMessage(message: unknown): void;
   terminate(): void;
   unref(): void;
-  readonly performance: { eventLoopUtilization(): { idle: number } };
+  /** Deno lacks the function; Bun's warns and says nothing. */
+  readonly performance?: { eventLoopUtilization?(): { idle: number } };
+}
+
+interface WorkerThreads {
+  readonly Worker?: new (url: URL, options: { name: string; execArgv: string[] }) => NodeWorker;
 }
 
 interface Globals {
@@ -37,10 +42,14 @@ interface Globals {
   readonly SharedArrayBuffer?: unknown;
   readonly Blob: new (parts: string[], options: { type: string }) => object;
   readonly URL: typeof URL & { createObjectURL(blob: object): string };
-  readonly process?: { readonly versions?: { readonly node?: string } };
+  readonly process?: {
+    readonly versions?: { readonly node?: string; readonly bun?: string };
+    getBuiltinModule?(name: string): object | undefined;
+  };
 }
 
 const globals = globalThis as unknown as Globals;
+const isBun = globals.process?.versions?.bun !== undefined;
 
 /** How workers are started here, or why none can be. */
 export async function workerStarter(): Promise<StartWorker | string> {
@@ -51,11 +60,9 @@ export async function workerStarter(): Promise<StartWorker | string> {
   return globals.Worker ? startWebWorker : 'workers are missing';
 }
 
-async function nodeStarter(): Promise<StartWorker> {
-  const name = 'node:worker_threads'; // not a literal: bundlers for browsers would look for it
-  const { Worker } = (await import(/* webpackIgnore: true */ /* @vite-ignore */ name)) as {
-    Worker: new (url: URL, options: { name: string; execArgv: string[] }) => NodeWorker;
-  };
+async function nodeStarter(): Promise<StartWorker | string> {
+  const { Worker } = await workerThreads();
+  if (!Worker) return 'node:worker_threads is missing';
   const source = `import { parentPort } from 'node:worker_threads';\n${workerSource}\nserve(parentPort);`;
   const url = new URL(`data:text/javascript,${encodeURIComponent(source)}`);
 
@@ -75,9 +82,18 @@ async function nodeStarter(): Promise<StartWorker> {
         worker.terminate();
       },
       // Node asks the thread for its idle time: -1 from one that has ended.
-      hasEnded: () => worker.performance.eventLoopUtilization().idle < 0,
+      hasEnded: () => !isBun && (worker.performance?.eventLoopUtilization?.().idle ?? 0) < 0,
     };
   };
+}
+
+/** Not by a literal name: bundlers for browsers would look for it. Without waiting where that can be: see `compileKernels`. */
+async function workerThreads(): Promise<WorkerThreads> {
+  const name = 'node:worker_threads';
+  const { getBuiltinModule } = globals.process!;
+  return getBuiltinModule
+    ? (getBuiltinModule(name) ?? {})
+    : await import(/* webpackIgnore: true */ /* @vite-ignore */ name);
 }
 
 function startWebWorker({ onMessage, onDeath }: WorkerEvents): WorkerHandle {
