@@ -6,10 +6,19 @@ import { pathToFileURL } from 'node:url';
 import type { App } from './lay-out.js';
 import { here } from './processes.js';
 
-export const tools = createRequire(join(here, 'bundlers/package.json'));
+const tools = createRequire(join(here, 'bundlers/package.json'));
+
+/** A file of what is installed beside the suite, and not with xmoe. @throws Error that says how to install it */
+export function toolFile(name: string): string {
+  try {
+    return tools.resolve(name);
+  } catch (cause) {
+    throw new Error(`"${name}" is not there; npm ci --prefix spec/everywhere/bundlers --ignore-scripts`, { cause });
+  }
+}
 
 async function load<T>(name: string): Promise<T> {
-  return (await import(pathToFileURL(tools.resolve(name)).href)) as T;
+  return (await import(pathToFileURL(toolFile(name)).href)) as T;
 }
 
 export interface Bundler {

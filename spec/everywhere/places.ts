@@ -6,7 +6,7 @@ import { bundlers, esbuild } from './bundles.js';
 import { chromium, reportOfPage } from './chromium.js';
 import { type App, doorsOf } from './lay-out.js';
 import { here, platformProgram, printedBy, program } from './processes.js';
-import { answerOf } from './workerd.js';
+import { answerOf, type Behaviour } from './workerd.js';
 
 export interface Place {
   readonly name: string;
@@ -52,6 +52,22 @@ function processPlace(name: string, file: string | undefined, more: Partial<Plac
   };
 }
 
+const workerd = platformProgram('@cloudflare', 'workerd-', 'bin/workerd');
+
+function workerdPlace(name: string, behaviour: Behaviour): Place {
+  return {
+    name,
+    isQuick: false,
+    lacks: [THREADS],
+    program: workerd,
+    version: () => versionOf(workerd!),
+    async run({ folder, entry }) {
+      await esbuild(entry('fetch'), join(folder, 'worker.js'));
+      return parse(await answerOf(workerd!, folder, 'worker.js', behaviour));
+    },
+  };
+}
+
 function chromiumPlace(name: string, lacks: Place['lacks'], isQuick: boolean, run: Place['run']): Place {
   return { name, isQuick, lacks, program: chromium, version: () => versionOf(chromium!), run };
 }
@@ -80,18 +96,12 @@ const nodes = ['20', '22', '24', '26'].map(major =>
   }),
 );
 
-const workerd = platformProgram('@cloudflare', 'workerd-', 'bin/workerd');
-
 const others: readonly Place[] = [
   processPlace('Deno', platformProgram('@deno', '', 'deno'), { args: ['run'] }),
   processPlace('Bun', platformProgram('@oven', 'bun-', 'bin/bun'), { args: ['run'] }),
-  processPlace('workerd', workerd, {
-    lacks: [THREADS],
-    async run({ folder, entry }) {
-      await esbuild(entry('fetch'), join(folder, 'worker.js'));
-      return parse(await answerOf(workerd!, folder, 'worker.js'));
-    },
-  }),
+  // From this day's behaviour on, kernels can be compiled while a worker starts.
+  workerdPlace('workerd', { date: '2025-06-01', flags: [] }),
+  workerdPlace('workerd, `nodejs_compat`', { date: '2026-01-01', flags: ['nodejs_compat'] }),
   chromiumPlace('Chromium, cross-origin isolated', [], true, async app =>
     parse(await reportOfPage(app.folder, pageOf(app), true)),
   ),

@@ -1,15 +1,12 @@
 /** TypeScript users: every way to resolve modules finds the types, which ask for no library but that of the language. */
-import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { tools } from './bundles.js';
+import { toolFile } from './bundles.js';
 import type { App } from './lay-out.js';
 import { here, printedBy } from './processes.js';
 
-/** As they are installed beside the bundlers. */
-export const compilers = ['typescript-5', 'typescript-7'].map(name => ({
-  version: tools(`${name}/package.json`).version as string,
-  tsc: tools.resolve(`${name}/package.json`).replace('package.json', 'bin/tsc'),
-}));
+/** Two generations of the compiler, as they are installed beside the bundlers. */
+const COMPILERS = ['typescript-5', 'typescript-7'];
 
 const RESOLUTIONS = [
   { module: 'node16', moduleResolution: 'node16' },
@@ -20,7 +17,10 @@ const RESOLUTIONS = [
 /** Compiles consumer.ts every way. @returns a line for each. @throws Error with what the compiler said */
 export async function checkTypes(app: App): Promise<string[]> {
   const lines: string[] = [];
-  for (const { version, tsc } of compilers) {
+  for (const compiler of COMPILERS) {
+    const manifest = toolFile(`${compiler}/package.json`);
+    const { version } = JSON.parse(readFileSync(manifest, 'utf8'));
+    const tsc = manifest.replace('package.json', 'bin/tsc');
     for (const resolution of RESOLUTIONS) {
       const folder = join(app.folder, `types-${version}-${resolution.moduleResolution}`);
       mkdirSync(folder);

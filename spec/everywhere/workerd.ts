@@ -7,11 +7,19 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { PATIENCE } from './processes.js';
 
-/** Kernels can be compiled while a worker starts from this day's behaviour on. */
-const COMPATIBILITY_DATE = '2025-06-01';
+export interface Behaviour {
+  /** A day: workerd behaves as it did then. */
+  readonly date: string;
+  readonly flags: readonly string[];
+}
 
 /** What `module`, a file of `folder`, answers. @throws Error with what workerd printed where it does not serve */
-export async function answerOf(workerd: string, folder: string, module: string): Promise<string> {
+export async function answerOf(
+  workerd: string,
+  folder: string,
+  module: string,
+  { date, flags }: Behaviour,
+): Promise<string> {
   const port = await freePort();
   const config = join(folder, 'config.capnp');
   writeFileSync(
@@ -23,8 +31,8 @@ const config :Workerd.Config = (
 );
 const suite :Workerd.Worker = (
   modules = [ (name = "main.js", esModule = embed "${module}") ],
-  compatibilityDate = "${COMPATIBILITY_DATE}",
-  compatibilityFlags = ["nodejs_compat"],
+  compatibilityDate = "${date}",
+  compatibilityFlags = ${JSON.stringify(flags)},
 );
 `,
   );
