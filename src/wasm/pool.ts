@@ -1,16 +1,15 @@
 /** The threads of a backend, shared by its layers: one call at a time, each a series of loops. */
-import type { Matrix } from '../types.js';
 import type { KernelModule } from './kernels.js';
 import { Memory } from './memory.js';
-import { workerStarter } from './start-worker.js';
+import type { StartWorker } from './start-worker.js';
 import { type Loop, perform } from './tasks.js';
 import { Team, WorkerError } from './team.js';
 import type { Workspace } from './workspace.js';
 
-/** A layer's call: it yields the loops that may be split, and goes on when all of one is done. */
-export interface SplitCall {
+/** A computation on a layer: it yields the loops that may be split, and goes on when all of one is done. */
+export interface SplitCall<Result> {
   readonly space: Workspace;
-  readonly loops: Generator<Loop, Matrix, void>;
+  readonly loops: Generator<Loop, Result, void>;
   /** Told when workers were left behind that may still write into the call's memory: it is theirs from now on. */
   moveOut(): void;
 }
@@ -30,9 +29,7 @@ export class Pool {
   }
 
   /** Threads that run, or the reason why none can. */
-  static async open(module: KernelModule, numThreads: number): Promise<Pool | string> {
-    const startWorker = await workerStarter();
-    if (typeof startWorker === 'string') return startWorker;
+  static async open(module: KernelModule, numThreads: number, startWorker: StartWorker): Promise<Pool | string> {
     let pool: Pool | undefined;
     try {
       pool = new Pool(() => new Team(module, numThreads, startWorker));
@@ -49,7 +46,7 @@ export class Pool {
    *
    * @throws WorkerError if a worker died during the call or since the last one. The workers are new ones after that
    */
-  run(call: SplitCall): Matrix {
+  run<Result>(call: SplitCall<Result>): Result {
     if (this.#numAsync > 0) return runAlone(call);
     try {
       this.#team.check();
@@ -65,7 +62,7 @@ export class Pool {
   }
 
   /** The same on workers alone, after the calls that were made before. `begin` is asked for the call when it is its turn. */
-  runAsync(begin: () => SplitCall): Promise<Matrix> {
+  runAsync<Result>(begin: () => SplitCall<Result>): Promise<Result> {
     this.#numAsync++;
     const result = this.#lastAsync.then(() => this.#runInTurn(begin));
     const settled = () => {
@@ -75,7 +72,7 @@ export class Pool {
     return result;
   }
 
-  async #runInTurn(begin: () => SplitCall): Promise<Matrix> {
+  async #runInTurn<Result>(begin: () => SplitCall<Result>): Promise<Result> {
     const call = begin();
     try {
       this.#team.check();
@@ -114,7 +111,7 @@ export class Pool {
   }
 
   /** A team of which one has failed is dissolved, and another one started. */
-  #recover(error: unknown, call: SplitCall): void {
+  #recover(error: unknown, call: SplitCall<unknown>): void {
     if (!(error instanceof WorkerError) || this.#isDisposed) return;
     this.#team.dissolve(error.message);
     this.#team = this.#newTeam();
@@ -122,7 +119,8 @@ export class Pool {
   }
 }
 
-function runAlone({ space, loops }: SplitCall): Matrix {
+/** The same on the calling thread alone. */
+export function runAlone<Result>({ space, loops }: SplitCall<Result>): Result {
   for (;;) {
     const { done, value } = loops.next();
     if (done) return value;

@@ -1,4 +1,5 @@
 /** Worker threads of Node and Web Workers of browsers, as one. */
+import { importNode, nodeProcess } from './node.js';
 import { workerSource } from './worker-source.js';
 
 /** A running worker. */
@@ -34,7 +35,7 @@ interface NodeWorker {
 }
 
 interface WorkerThreads {
-  readonly Worker?: new (url: URL, options: { name: string; execArgv: string[] }) => NodeWorker;
+  readonly Worker: new (url: URL, options: { name: string; execArgv: string[] }) => NodeWorker;
 }
 
 interface Globals {
@@ -42,26 +43,22 @@ interface Globals {
   readonly SharedArrayBuffer?: unknown;
   readonly Blob: new (parts: string[], options: { type: string }) => object;
   readonly URL: typeof URL & { createObjectURL(blob: object): string };
-  readonly process?: {
-    readonly versions?: { readonly node?: string; readonly bun?: string };
-    getBuiltinModule?(name: string): object | undefined;
-  };
 }
 
 const globals = globalThis as unknown as Globals;
-const isBun = globals.process?.versions?.bun !== undefined;
 
 /** How workers are started here, or why none can be. */
 export async function workerStarter(): Promise<StartWorker | string> {
   if (globals.SharedArrayBuffer === undefined) {
     return 'SharedArrayBuffer is missing (a page needs the headers of cross-origin isolation, COOP and COEP)';
   }
-  if (globals.process?.versions?.node !== undefined) return await nodeStarter();
+  const process = nodeProcess();
+  if (process) return await nodeStarter(process.versions?.bun !== undefined);
   return globals.Worker ? startWebWorker : 'workers are missing';
 }
 
-async function nodeStarter(): Promise<StartWorker | string> {
-  const { Worker } = await workerThreads();
+async function nodeStarter(isBun: boolean): Promise<StartWorker | string> {
+  const { Worker } = await importNode<WorkerThreads>('node:worker_threads');
   if (!Worker) return 'node:worker_threads is missing';
   const source = `import { parentPort } from 'node:worker_threads';\n${workerSource}\nserve(parentPort);`;
   const url = new URL(`data:text/javascript,${encodeURIComponent(source)}`);
@@ -85,15 +82,6 @@ async function nodeStarter(): Promise<StartWorker | string> {
       hasEnded: () => !isBun && (worker.performance?.eventLoopUtilization?.().idle ?? 0) < 0,
     };
   };
-}
-
-/** Not by a literal name: bundlers for browsers would look for it. Without waiting where that can be: see `compileKernels`. */
-async function workerThreads(): Promise<WorkerThreads> {
-  const name = 'node:worker_threads';
-  const { getBuiltinModule } = globals.process!;
-  return getBuiltinModule
-    ? (getBuiltinModule(name) ?? {})
-    : await import(/* webpackIgnore: true */ /* @vite-ignore */ name);
 }
 
 function startWebWorker({ onMessage, onDeath }: WorkerEvents): WorkerHandle {
