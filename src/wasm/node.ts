@@ -1,17 +1,23 @@
 /** Node's own modules, where this runs on Node, or on what passes for it: Deno, Bun, workerd. */
 
 interface Process {
-  readonly versions?: { readonly node?: string; readonly bun?: string };
+  readonly versions?: { readonly node?: string; readonly bun?: string; readonly deno?: string };
   readonly arch: string;
   readonly platform: string;
   readonly env: Readonly<Record<string, string | undefined>>;
   getBuiltinModule?(name: string): object | undefined;
 }
 
-/** The process, on Node; undefined elsewhere. Asked anew each time. */
+/** The process, on Node and what passes for it; undefined elsewhere. Asked anew each time. */
 export function nodeProcess(): Process | undefined {
   const { process } = globalThis as { process?: Process };
   return process?.versions?.node === undefined ? undefined : process;
+}
+
+/** Whether it is Node itself. */
+export function isNode(): boolean {
+  const { node, bun, deno } = nodeProcess()?.versions ?? {};
+  return node !== undefined && bun === undefined && deno === undefined;
 }
 
 /**

@@ -2,7 +2,7 @@
 import { outputsOf, workload } from './exercise.js';
 import { narrowSet, wideSet } from './kernel-set.js';
 import { compileKernels, type KernelModule, type Target } from './kernels.js';
-import { nodeProcess, setV8Flag } from './node.js';
+import { isNode, nodeProcess, setV8Flag } from './node.js';
 
 /** The environment variable that forbids it: set to anything but 0. */
 const KILL_SWITCH = 'XMOE_NO_REVECTORIZE';
@@ -42,7 +42,7 @@ export function revectorizedKernels(target: Target, isShared: boolean): Promise<
 
 function whyNot(): string | undefined {
   const process = nodeProcess();
-  if (!process) return 'only Node can set the flag of V8 that it needs';
+  if (!process || !isNode()) return 'only Node can set the flag of V8 that it needs';
   const killed = process.env[KILL_SWITCH];
   if (killed !== undefined && killed !== '0') return `the environment variable ${KILL_SWITCH} is set`;
   if (process.arch !== 'x64' || process.platform === 'darwin') {

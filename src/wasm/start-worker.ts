@@ -1,5 +1,5 @@
 /** Worker threads of Node and Web Workers of browsers, as one. */
-import { importNode, nodeProcess } from './node.js';
+import { importNode, isNode, nodeProcess } from './node.js';
 import { workerSource } from './worker-source.js';
 
 /** A running worker. */
@@ -30,8 +30,7 @@ interface NodeWorker {
   postMessage(message: unknown): void;
   terminate(): void;
   unref(): void;
-  /** Deno lacks the function; Bun's warns and says nothing. */
-  readonly performance?: { eventLoopUtilization?(): { idle: number } };
+  readonly performance: { eventLoopUtilization(): { idle: number } };
 }
 
 interface WorkerThreads {
@@ -52,12 +51,11 @@ export async function workerStarter(): Promise<StartWorker | string> {
   if (globals.SharedArrayBuffer === undefined) {
     return 'SharedArrayBuffer is missing (a page needs the headers of cross-origin isolation, COOP and COEP)';
   }
-  const process = nodeProcess();
-  if (process) return await nodeStarter(process.versions?.bun !== undefined);
+  if (nodeProcess()) return await nodeStarter();
   return globals.Worker ? startWebWorker : 'workers are missing';
 }
 
-async function nodeStarter(isBun: boolean): Promise<StartWorker | string> {
+async function nodeStarter(): Promise<StartWorker | string> {
   const { Worker } = await importNode<WorkerThreads>('node:worker_threads');
   if (!Worker) return 'node:worker_threads is missing';
   const source = `import { parentPort } from 'node:worker_threads';\n${workerSource}\nserve(parentPort);`;
@@ -78,8 +76,8 @@ async function nodeStarter(isBun: boolean): Promise<StartWorker | string> {
         isTerminated = true;
         worker.terminate();
       },
-      // Node asks the thread for its idle time: -1 from one that has ended.
-      hasEnded: () => !isBun && (worker.performance?.eventLoopUtilization?.().idle ?? 0) < 0,
+      // Node asks the thread for its idle time: -1 from one that has ended. Deno and Bun lack that.
+      hasEnded: () => isNode() && worker.performance.eventLoopUtilization().idle < 0,
     };
   };
 }
