@@ -3,9 +3,9 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { FEATURES, Outcome } from './app/check.js';
 import { bundlers, esbuild } from './bundles.js';
-import { chromium, reportOfPage } from './chromium.js';
 import { type App, doorsOf } from './lay-out.js';
-import { here, platformProgram, printedBy, program } from './processes.js';
+import { chromium, reportOfPage } from './page.js';
+import { here, printedBy, runtime } from './processes.js';
 import { answerOf, type Behaviour } from './workerd.js';
 
 export interface Place {
@@ -52,7 +52,7 @@ function processPlace(name: string, file: string | undefined, more: Partial<Plac
   };
 }
 
-const workerd = platformProgram('@cloudflare', 'workerd-', 'bin/workerd');
+const workerd = runtime('@cloudflare', 'workerd-', 'bin/workerd');
 
 function workerdPlace(name: string, behaviour: Behaviour): Place {
   return {
@@ -91,14 +91,14 @@ const lacksOfNode = (version: string) => (Number.parseInt(version, 10) < 22 ? ([
 const thisNode = processPlace('this Node', node, { isQuick: true, lacks: lacksOfNode(process.versions.node) });
 
 const nodes = ['20', '22', '24', '26'].map(major =>
-  processPlace(`Node ${major}`, program(join(here, `runtimes/node_modules/node-${major}/bin/node`)), {
+  processPlace(`Node ${major}`, runtime('', `node-${major}`, 'bin/node'), {
     lacks: lacksOfNode(major),
   }),
 );
 
 const others: readonly Place[] = [
-  processPlace('Deno', platformProgram('@deno', '', 'deno'), { args: ['run'] }),
-  processPlace('Bun', platformProgram('@oven', 'bun-', 'bin/bun'), { args: ['run'] }),
+  processPlace('Deno', runtime('@deno', '', 'deno'), { args: ['run'] }),
+  processPlace('Bun', runtime('@oven', 'bun-', 'bin/bun'), { args: ['run'] }),
   // From this day's behaviour on, kernels can be compiled while a worker starts.
   workerdPlace('workerd', { date: '2025-06-01', flags: [] }),
   workerdPlace('workerd, `nodejs_compat`', { date: '2026-01-01', flags: ['nodejs_compat'] }),

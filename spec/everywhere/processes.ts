@@ -1,7 +1,7 @@
 /** Other programs: run to their end, within a time. */
 import { execFile } from 'node:child_process';
-import { accessSync, constants, readdirSync } from 'node:fs';
-import { delimiter, join } from 'node:path';
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** The longest that a program may take, in ms. */
@@ -27,31 +27,10 @@ export function printedBy(file: string, args: readonly string[], { cwd, env }: R
   });
 }
 
-/** The first of these programs that there is: a path, or a name to be found on PATH. */
-export function program(...names: readonly (string | undefined)[]): string | undefined {
-  const folders = (process.env.PATH ?? '').split(delimiter);
-  return names
-    .filter(name => name !== undefined)
-    .flatMap(name => (name.includes('/') ? [name] : folders.map(folder => join(folder, name))))
-    .find(isExecutable);
-}
-
-/** A program of a package for this platform: `runtimes/node_modules/@scope/prefix…/path`, whatever the platform is called. */
-export function platformProgram(scope: string, prefix: string, path: string): string | undefined {
+/** A program of an installed package whose name begins so: the platform is in the rest of it. Undefined if there is none. */
+export function runtime(scope: string, prefix: string, path: string): string | undefined {
   const folder = join(here, 'runtimes/node_modules', scope);
-  try {
-    const names = readdirSync(folder).filter(name => name.startsWith(prefix));
-    return program(...names.map(name => join(folder, name, path)));
-  } catch {
-    return undefined;
-  }
-}
-
-function isExecutable(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
+  if (!existsSync(folder)) return undefined;
+  const names = readdirSync(folder).filter(name => name.startsWith(prefix));
+  return names.map(name => join(folder, name, path)).find(existsSync);
 }

@@ -8,11 +8,14 @@ export interface Backends {
   readonly fastest: WasmBackend;
   /** On two threads, where the engine has them; as `deterministic` else. */
   readonly threaded: WasmBackend;
+  /** With all that must be asked for, where it can be had. The last to be opened: meanwhile it changes the engine. */
+  readonly optedIn: WasmBackend;
 }
 
 export async function openBackends(): Promise<Backends> {
   const deterministic = await wasmBackend({ deterministic: true });
   const fastest = await wasmBackend();
   const threaded = await wasmBackend({ deterministic: true, threads: 2 });
-  return { deterministic, fastest, threaded };
+  const optedIn = await wasmBackend({ features: { revectorize: true } });
+  return { deterministic, fastest, threaded, optedIn };
 }

@@ -48,6 +48,18 @@ export const wasmChecks: readonly Check[] = [
     },
   },
   {
+    feature: 'xmoe/wasm',
+    name: 'what is asked for and cannot be had is no error, and what can be had is right',
+    run({ optedIn }) {
+      const { revectorized, notUsed } = optedIn.info;
+      expect(
+        revectorized !== (notUsed.revectorize !== undefined),
+        `a reason, or vectors of 256 bits, got ${revectorized}`,
+      );
+      expectAgreement(optedIn, false);
+    },
+  },
+  {
     feature: 'relaxed SIMD',
     name: 'recorded calls are within the bounds of float32',
     run: ({ fastest }) => expectAgreement(having(fastest, 'relaxedSimd'), false),
