@@ -1,8 +1,9 @@
 /** Kernels that V8 compiles for 256 bits: switched on, checked, timed, and the flag taken back. */
+
+import { isNode, nodeProcess, setV8Flag } from '../node.js';
 import { outputsOf, workload } from './exercise.js';
 import { narrowSet, wideSet } from './kernel-set.js';
 import { compileKernels, type KernelModule, type Target } from './kernels.js';
-import { isNode, nodeProcess, setV8Flag } from './node.js';
 
 /** The environment variable that forbids it: set to anything but 0. */
 const KILL_SWITCH = 'XMOE_NO_REVECTORIZE';

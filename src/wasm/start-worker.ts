@@ -1,5 +1,5 @@
 /** Worker threads of Node and Web Workers of browsers, as one. */
-import { importNode, isNode, nodeProcess } from './node.js';
+import { importNode, isNode, nodeProcess } from '../node.js';
 import { workerSource } from './worker-source.js';
 
 /** A running worker. */
