@@ -14,29 +14,31 @@ const RESOLUTIONS = [
   { module: 'esnext', moduleResolution: 'bundler' },
 ];
 
-/** Compiles consumer.ts every way. @returns a line for each. @throws Error with what the compiler said */
+/** With no library but that of the language, nor Node's types; and with a browser's. */
+const CONSUMERS = [
+  { file: 'consumer-any.ts', lib: ['es2022'] },
+  { file: 'consumer-page.ts', lib: ['es2022', 'dom'] },
+];
+
+/** Compiles the consumers every way. @returns a line for each way. @throws Error with what the compiler said */
 export async function checkTypes(app: App): Promise<string[]> {
   const lines: string[] = [];
-  for (const compiler of COMPILERS) {
-    const manifest = toolFile(`${compiler}/package.json`);
+  for (const name of COMPILERS) {
+    const manifest = toolFile(`${name}/package.json`);
     const { version } = JSON.parse(readFileSync(manifest, 'utf8'));
-    const tsc = manifest.replace('package.json', 'bin/tsc');
     for (const resolution of RESOLUTIONS) {
-      const folder = join(app.folder, `types-${version}-${resolution.moduleResolution}`);
-      mkdirSync(folder);
-      cpSync(join(here, 'consumer.ts'), join(folder, 'consumer.ts'));
-      // No dom and no types of Node; and declarations of the package are checked too.
-      const compilerOptions = {
-        ...resolution,
-        target: 'es2022',
-        lib: ['es2022'],
-        types: [],
-        strict: true,
-        noEmit: true,
-      };
-      writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['consumer.ts'] }));
-      await printedBy(process.execPath, [tsc, '-p', folder], { cwd: folder });
-      lines.push(`TypeScript ${version}, moduleResolution ${resolution.moduleResolution}: types found`);
+      const way = `TypeScript ${version}, moduleResolution ${resolution.moduleResolution}`;
+      for (const { file, lib } of CONSUMERS) {
+        const folder = join(app.folder, 'types', way, file);
+        mkdirSync(folder, { recursive: true });
+        cpSync(join(here, file), join(folder, file));
+        // The declarations of the package are checked too.
+        const compilerOptions = { ...resolution, target: 'es2022', lib, types: [], strict: true, noEmit: true };
+        writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: [file] }));
+        const tsc = manifest.replace('package.json', 'bin/tsc');
+        await printedBy(process.execPath, [tsc, '-p', folder], { cwd: folder });
+      }
+      lines.push(`${way}: types found`);
     }
   }
   return lines;

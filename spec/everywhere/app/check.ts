@@ -50,6 +50,16 @@ export function thrownBy(call: () => unknown): Error {
   throw new Error('expected an error, got none');
 }
 
+/** The error that a promise is rejected with. */
+export function rejectionOf(promise: Promise<unknown>): Promise<Error> {
+  return promise.then(
+    () => {
+      throw new Error('expected an error, got none');
+    },
+    (error: Error) => error,
+  );
+}
+
 /** Floats as text, bit for bit, in short: FNV-1a of their bytes. */
 export function bitsOf(values: Float32Array | Float64Array): string {
   let hash = 0x811c9dc5;

@@ -1,8 +1,8 @@
 /** The language model, of a few weights. */
-import { encode, evaluate, generate, loadModel, run } from 'xmoe/model';
+import { encode, evaluate, generate, loadModel, openModel, run } from 'xmoe/model';
 import { SafetensorsError } from 'xmoe/safetensors';
 import { TINY, tinyModelFile } from '../../tiny-model.js';
-import { type Check, expect, expectNear, thrownBy } from './check.js';
+import { type Check, expect, expectNear, rejectionOf, thrownBy } from './check.js';
 
 const NUM_EMBEDDINGS = TINY.vocab_size * TINY.hidden_size;
 
@@ -51,4 +51,44 @@ export const modelChecks: readonly Check[] = [
       expect(error instanceof SafetensorsError, `a SafetensorsError, got ${error}`);
     },
   },
+  {
+    feature: 'xmoe/model',
+    name: 'a model that arrives, whole or in pieces, is that of its bytes',
+    async run() {
+      const file = tinyModelFile();
+      const expected = JSON.stringify(loadModel(file));
+      for (const source of [new Blob([file]), new Response(file).body!, streamOf(file, 999)]) {
+        let last = '';
+        const onProgress = (numBytes: number, total: number) => {
+          last = `${numBytes} of ${total}`;
+        };
+        const model = await openModel(source, { onProgress });
+        expect(JSON.stringify(model) === expected, 'the same weights');
+        expect(last === `${file.length} of ${file.length}`, `progress to the end, got ${last}`);
+      }
+    },
+  },
+  {
+    feature: 'xmoe/model',
+    name: 'loading ends when it is aborted, and at a file that ends too early',
+    async run() {
+      const abort = new AbortController();
+      const options = { signal: abort.signal, onProgress: () => abort.abort(new Error('enough')) };
+      const aborted = await rejectionOf(openModel(streamOf(tinyModelFile(), 999), options));
+      expect(aborted.message === 'enough', `the reason of the abort, got ${aborted}`);
+      const truncated = await rejectionOf(openModel(streamOf(tinyModelFile().slice(0, -1), 999)));
+      expect(truncated instanceof SafetensorsError, `a SafetensorsError, got ${truncated}`);
+    },
+  },
 ];
+
+function streamOf(bytes: Uint8Array, pieceLength: number): ReadableStream<Uint8Array> {
+  let at = 0;
+  return new ReadableStream({
+    pull(controller) {
+      if (at >= bytes.length) return controller.close();
+      controller.enqueue(bytes.slice(at, at + pieceLength));
+      at += pieceLength;
+    },
+  });
+}

@@ -2,7 +2,7 @@
 import { forward } from 'xmoe';
 import { layerOfSizes } from 'xmoe/cases';
 import { type WasmBackend, wasmBackend } from 'xmoe/wasm';
-import { Absent, bitsOf, type Check, expect } from './check.js';
+import { Absent, bitsOf, type Check, expect, rejectionOf } from './check.js';
 import { expectAgreement } from './file-checks.js';
 
 /** Large enough for several tasks; every dimension leaves a tail. */
@@ -43,7 +43,7 @@ export const wasmChecks: readonly Check[] = [
     feature: 'xmoe/wasm',
     name: 'a wrong option is refused by name',
     async run() {
-      const error = await wasmBackend({ threads: 0 }).catch((error: unknown) => error);
+      const error = await rejectionOf(wasmBackend({ threads: 0 }));
       expect(String(error).includes('"options.threads" expected'), `an error that names it, got ${error}`);
     },
   },
