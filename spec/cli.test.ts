@@ -142,6 +142,19 @@ test('eval on WebAssembly matches the reference within 1e-3, and threads change 
   }
 });
 
+test('layer runs with vectors of 256 bits, or says why it cannot', () => {
+  const args = ['layer', recording('silu'), '--backend', 'wasm', '--revectorize', '--threads', '2'];
+  const { status, stdout, stderr } = xmoe(...args);
+  if (status === 0) assert.match(stdout, /backend wasm$/m);
+  else {
+    assert.deepEqual([status, stdout], [2, '']);
+    assert.match(
+      stderr,
+      /^xmoe layer: "--revectorize" expected what can be had here, got none: (Node 24|V8 has it on x64)/,
+    );
+  }
+});
+
 test('generate on WebAssembly writes what the reference writes, and ends', () => {
   const write = (...args: string[]) =>
     xmoe('generate', MODEL, '--prompt', 'And the ', '--max-tokens', '24', '--temperature', '0', ...args);
@@ -162,7 +175,7 @@ test('layer with nothing recorded agrees', () => {
 
 const cut = file('cut.safetensors', readFileSync(join(root, MODEL)).subarray(0, 100_000));
 const badUsage: [string, string[], RegExp][] = [
-  ['nothing', [], /^xmoe "COMMAND" expected layer \| eval \| generate \| show, got nothing/],
+  ['nothing', [], /^xmoe "COMMAND" expected layer \| check \| vectors \| eval \| generate \| show, got nothing/],
   ['an unknown command', ['lair'], /^xmoe "COMMAND" expected .*, got "lair"/],
   ['an unknown option', ['layer', '--gard', recording('silu')], /^xmoe layer: .*--gard/],
   ['no case', ['layer'], /^xmoe layer: "arguments" expected CASE.safetensors, got nothing/],

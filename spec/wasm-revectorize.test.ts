@@ -4,9 +4,11 @@ import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { forward } from 'xmoe';
 import { layerOfSizes } from 'xmoe/cases';
+import { activationNames, layers, routerNames } from 'xmoe/spec';
 import { type WasmOptions, wasmBackend } from 'xmoe/wasm';
 import { bits } from './bits.js';
-import { activationNames, layers, routerNames } from './generators.js';
+import { compileKernels, outputsOf } from './internals.js';
+import { loadKernels, memoryOf, NO_RELAXED, targets } from './kernels.js';
 import { property } from './property.js';
 
 const features = { relaxedSimd: false, revectorize: true };
@@ -47,6 +49,19 @@ test('they are not used unless they are asked for, and where they are the backen
     assert.match(reason, /^(Node 24 and later have it|V8 has it on x64 alone|the kernels for it were not faster here)/);
   }
 });
+
+for (const target of targets) {
+  test(`${target}: every set of kernels gives the same bits, which is what they are checked by`, async t => {
+    if (target === 'relaxed' && !loadKernels(target, memoryOf(0))) return t.skip(NO_RELAXED);
+    const outputs = async (panelWidth: 8 | 16, tileRows: 4 | 6, isShared = false) =>
+      outputsOf(await compileKernels(target, isShared, { panelWidth, tileRows }));
+    const expected = await outputs(8, 4);
+    assert.ok(expected.reduce((sum, words) => sum + words.length, 0) > 10_000);
+    for (const other of [outputs(8, 6), outputs(16, 4), outputs(16, 6), outputs(16, 6, true)]) {
+      assert.deepEqual(await other, expected);
+    }
+  });
+}
 
 test('an environment variable forbids them', () => {
   const open = 'print((await wasmBackend({ features })).info)';

@@ -4,8 +4,8 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { forward, type Matrix } from 'xmoe';
 import { type Layer, layerOfSizes } from 'xmoe/cases';
+import { activationNames, layers, noDrop, routerNames } from 'xmoe/spec';
 import { bits } from './bits.js';
-import { activationNames, layers, noDrop, routerNames } from './generators.js';
 import { property } from './property.js';
 import { begun, slowLayer, withThreads } from './slow-layer.js';
 

@@ -5,10 +5,10 @@ import { type Config, forward, type Matrix, reference, type Weights } from 'xmoe
 import { layerOfSizes } from 'xmoe/cases';
 import { type LayerCase, outputTensors, readLayerCase } from 'xmoe/layer-case';
 import { runCase } from 'xmoe/oracle';
+import { activationNames, type Layer, layers, noDrop, routerNames } from 'xmoe/spec';
 import { type WasmBackend, wasmBackend } from 'xmoe/wasm';
 import { bits } from './bits.js';
 import { namesIn, readFile } from './environment.js';
-import { activationNames, type Layer, layers, noDrop, routerNames } from './generators.js';
 import { property } from './property.js';
 
 const folder = 'recordings/';
@@ -212,11 +212,18 @@ test('the backend says which target it runs, and why not another', async () => {
 
 const badOptions: [object, RegExp][] = [
   [{ target: 'simd' }, /^TypeError: "options" expected none but deterministic, features, threads, got "target"$/],
-  [{ features: { simd: true } }, /^TypeError: "options.features" expected none but relaxedSimd, got "simd"$/],
+  [
+    { features: { simd: true } },
+    /^TypeError: "options.features" expected none but relaxedSimd, revectorize, got "simd"$/,
+  ],
   [{ features: true }, /^TypeError: "options.features" expected an object, got true$/],
   [
     { features: { relaxedSimd: 'yes' } },
     /^RangeError: "options.features.relaxedSimd" expected true \| false \| enable, got "yes"$/,
+  ],
+  [
+    { features: { revectorize: 'enable' } },
+    /^TypeError: "options.features.revectorize" expected true \| false, got "enable"$/,
   ],
   [{ deterministic: 1 }, /^TypeError: "options.deterministic" expected true \| false, got 1$/],
   ...[true, 'enable'].map((relaxedSimd): [object, RegExp] => [

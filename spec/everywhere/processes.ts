@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** The longest that a program may take, in ms. */
-export const PATIENCE = 60_000;
+export const PATIENCE = 120_000;
 
 /** This folder as it is in the repository, not as it is built. */
 export const here = fileURLToPath(new URL('../../../spec/everywhere/', import.meta.url));

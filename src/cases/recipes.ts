@@ -13,9 +13,10 @@ export interface Layer {
 
 /**
  * What the logits look like. `tied`: integers, experts and tokens repeated. `level`: all equal. `saturated`: multiples
- * of 1000, so that probabilities are 0 or 1/n. `negative`: negative integers. `steep`: tails that underflow.
+ * of 1000, so that probabilities are 0 or 1/n. `negative`: negative integers. `steep`: tails that underflow. `heavy`: a few
+ * elements of x hundreds of times the others, as trained models have them.
  */
-export type LogitStyle = 'generic' | 'steep' | 'tied' | 'level' | 'saturated' | 'negative';
+export type LogitStyle = 'generic' | 'heavy' | 'steep' | 'tied' | 'level' | 'saturated' | 'negative';
 
 export interface Recipe {
   readonly router: RouterName;
@@ -94,18 +95,18 @@ export function layerOf(given: Recipe): Layer {
     activation,
     ...(auxLossCoef !== 0 && { auxLossCoef }),
   };
+  const stored = (a: Matrix) => (recipe.storage === 'f32' ? { ...a, data: Float32Array.from(a.data) } : a);
   const inputs: RoutingInputs = {
     ...(recipe.mask !== 'absent' && { tokenMask }),
     ...(router === 'hash' && hashInputs(numTokens, numColumns, seed)),
-    ...(router === 'topk' && recipe.noise && { noise: noiseOf(recipe, numTokens, numColumns) }),
+    ...(router === 'topk' && recipe.noise && { noise: stored(noiseOf(recipe, numTokens, numColumns)) }),
   };
-  const stored = (a: Matrix) => (recipe.storage === 'f32' ? { ...a, data: Float32Array.from(a.data) } : a);
   return {
     config,
     weights: weightsOf(recipe, router === 'hash' ? 0 : numColumns, stored),
     x: stored(xOf(recipe, numTokens)),
     inputs,
-    gradY: matrixOf(numTokens, dModel, (t, c) => generic(uniform(seed, GRAD_Y, t, c))),
+    gradY: stored(matrixOf(numTokens, dModel, (t, c) => generic(uniform(seed, GRAD_Y, t, c)))),
   };
 }
 
@@ -129,6 +130,8 @@ function xOf({ sizes: { dModel }, logits, seed }: Recipe, numTokens: number): Ma
       case 'steep':
       case 'level':
         return generic(u);
+      case 'heavy':
+        return generic(u) * (uniform(seed, X, t, c, 1) < 0.1 ? 300 : 1);
       case 'tied':
         return integer(uniform(seed, X, repeated(seed, X, t), c), -1, 1);
       case 'saturated':
@@ -145,6 +148,7 @@ function routerOf({ sizes: { dModel }, logits, seed }: Recipe, numColumns: numbe
     const ofRepeated = uniform(seed, ROUTER, repeated(seed, ROUTER, e), c);
     switch (logits) {
       case 'generic':
+      case 'heavy':
         return (2 / Math.sqrt(dModel)) * generic(u);
       case 'steep':
         return (200 / Math.sqrt(dModel)) * generic(u);

@@ -2,64 +2,89 @@
 import { referenceF32 } from '../float32.js';
 import { reference } from '../moe.js';
 import type { Backend } from '../types.js';
-import { type WasmBackend, wasmBackend } from '../wasm/index.js';
+import { wasmBackend } from '../wasm/index.js';
 import type { Arguments } from './arguments.js';
 
 const inJavaScript: Readonly<Record<string, Backend>> = { reference, 'reference-f32': referenceF32 };
 const wasmNames = ['wasm', 'wasm-relaxed'];
+export const backendNames = [...Object.keys(inJavaScript), ...wasmNames];
+const names = backendNames.join(' | ');
 
 export const backendOptions = {
   backend: { type: 'string' },
   threads: { type: 'string' },
   'enable-relaxed-simd': { type: 'boolean' },
+  revectorize: { type: 'boolean' },
 } as const;
+
+/** The options of the WebAssembly backends. */
+export const wasmHelp = `\
+  --threads N      with wasm and wasm-relaxed: compute on N threads (default 1), with the same bits
+  --enable-relaxed-simd
+                   with wasm-relaxed: set V8's flag for it where Node has it behind one (Node 20)
+  --revectorize    with wasm and wasm-relaxed: vectors of 256 bits, with the same bits (Node 24 and later, x64)`;
 
 /** @param what the backend is for */
 export const backendHelp = (what: string) => `\
-  --backend NAME   ${what}: ${[...Object.keys(inJavaScript), ...wasmNames].join(' | ')} (default reference)
-  --threads N      with wasm and wasm-relaxed: compute on N threads (default 1), with the same bits
-  --enable-relaxed-simd
-                   with wasm-relaxed: set V8's flag for it where Node has it behind one (Node 20)`;
+  --backend NAME   ${what}: ${names} (default reference)
+${wasmHelp}`;
+
+/** A backend that was opened for a command. */
+export interface OpenBackend {
+  readonly backend: Backend;
+  close(): void;
+}
 
 /**
- * Lends `use` the backend that the arguments choose, and disposes of it.
+ * The backend that the arguments choose.
  *
  * @throws RangeError for an unknown name, TypeError for an option that would have no effect; Error, with the reason, where
  *         the engine cannot run it
  */
+export async function openBackend(args: Arguments): Promise<OpenBackend> {
+  const name = args.text('backend') ?? reference.name;
+  if (wasmNames.includes(name)) return openWasm(name, args);
+  if (!Object.hasOwn(inJavaScript, name)) throw new RangeError(`"--backend" expected ${names}, got "${name}"`);
+  for (const option of ['threads', 'enable-relaxed-simd', 'revectorize']) {
+    if (args.isGiven(option)) throw withoutEffect(option, wasmNames.join(' | '), name);
+  }
+  return { backend: inJavaScript[name], close() {} };
+}
+
+/** Lends `use` the backend that the arguments choose. @throws as `openBackend` does */
 export async function withBackend<Result>(
   args: Arguments,
   use: (backend: Backend) => Result | Promise<Result>,
 ): Promise<Result> {
-  const name = args.text('backend') ?? reference.name;
-  const threads = args.number('threads', { min: 1, integer: true });
-  const enablesRelaxed = args.flag('enable-relaxed-simd');
-  if (enablesRelaxed && name !== 'wasm-relaxed') throw withoutEffect('--enable-relaxed-simd', 'wasm-relaxed', name);
-  if (Object.hasOwn(inJavaScript, name)) {
-    if (threads !== undefined) throw withoutEffect('--threads', wasmNames.join(' | '), name);
-    return use(inJavaScript[name]);
-  }
-  if (!wasmNames.includes(name)) {
-    throw new RangeError(
-      `"--backend" expected ${[...Object.keys(inJavaScript), ...wasmNames].join(' | ')}, got "${name}"`,
-    );
-  }
-  const backend = await openWasm(name, threads, enablesRelaxed);
+  const { backend, close } = await openBackend(args);
   try {
     return await use(backend);
   } finally {
-    backend.dispose();
+    close();
   }
 }
 
-async function openWasm(name: string, threads = 1, enablesRelaxed: boolean): Promise<WasmBackend> {
-  const relaxedSimd = name === 'wasm-relaxed' && (enablesRelaxed ? 'enable' : true);
-  const backend = await wasmBackend({ features: { relaxedSimd }, threads });
-  if (backend.info.threads === threads) return backend;
+async function openWasm(name: string, args: Arguments): Promise<OpenBackend> {
+  const enables = args.flag('enable-relaxed-simd');
+  if (enables && name === 'wasm') throw withoutEffect('enable-relaxed-simd', 'wasm-relaxed', name);
+  const relaxedSimd = name === 'wasm-relaxed' && (enables ? 'enable' : true);
+  const revectorize = args.flag('revectorize');
+  const threads = args.number('threads', { min: 1, integer: true }) ?? 1;
+  const backend = await wasmBackend({ features: { relaxedSimd, revectorize }, threads });
+  const { info } = backend;
+  const missing =
+    (info.threads !== threads && notHad('threads', info.notUsed.threads)) ||
+    (info.revectorized !== revectorize && notHad('revectorize', info.notUsed.revectorize));
+  if (!missing) return { backend, close: () => backend.dispose() };
   backend.dispose();
-  throw new Error(`"--threads" expected threads that can be had, got ${threads}: ${backend.info.notUsed.threads}`);
+  throw missing;
+}
+
+/** On the command line what cannot be had is an error: nobody reads `info` there. */
+function notHad(option: string, reason: string | undefined): Error {
+  return new Error(`"--${option}" expected what can be had here, got none: ${reason}`);
 }
 
 function withoutEffect(option: string, wanted: string, name: string): Error {
-  return new TypeError(`"${option}" expected --backend ${wanted} beside it, got ${name}`);
+  return new TypeError(`"--${option}" expected --backend ${wanted} beside it, got ${name}`);
 }

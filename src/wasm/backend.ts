@@ -1,5 +1,6 @@
 /** The WebAssembly backend: kernels that the engine can run, threads, and the seam filled with them. */
 import type { Backend, Config, Weights } from '../types.js';
+import { checkLayer } from '../validate.js';
 import { HeldLayer, type Threads } from './held-layer.js';
 import { narrowSet } from './kernel-set.js';
 import { compileKernels, type KernelModule, type Target } from './kernels.js';
@@ -20,7 +21,12 @@ import { begin, workspaceOver } from './workspace.js';
  */
 export interface WasmBackend extends Backend {
   readonly info: WasmInfo;
-  /** @throws as `WasmLayer` does; Error after `dispose` */
+  /**
+   * Packs the weights, once: later changes of the matrices do not reach the layer.
+   *
+   * @throws TypeError | RangeError for weights and config that do not fit together, that float32 cannot hold, or that
+   *         need more memory than can be had: it says how much; Error after `dispose`
+   */
   load(weights: Weights, config: Config): WasmLayer;
   /** Gives back the memory of every layer, and ends the threads; twice is once. Idle threads keep no process alive. */
   dispose(): void;
@@ -90,9 +96,9 @@ async function openThreads(choose: (isShared: boolean) => Promise<ChosenKernels>
 function backendOn(threads: Threads, info: WasmInfo): WasmBackend {
   const { module, pool } = threads;
   const scratch = workspaceOver(module, new Memory(0, module.isShared)); // for the stages that see no weights
-  const loaded = new Set<WasmLayer>();
-  let held = new WeakMap<Weights, HeldLayer>();
-  // On threads the pool keeps memory alive, so it must be told.
+  /** Of loaded layers, and of weights that the seam has seen. */
+  const inMemory = new Set<HeldLayer>();
+  const seen = new WeakMap<Weights, HeldLayer>();
   const forgotten = new FinalizationRegistry<HeldLayer>(layer => layer.dispose());
   let isDisposed = false;
 
@@ -100,13 +106,20 @@ function backendOn(threads: Threads, info: WasmInfo): WasmBackend {
     if (isDisposed) throw new Error('"backend" expected one in use, got one that was disposed of');
   }
 
+  function hold(weights: Weights): HeldLayer {
+    inUse();
+    const layer = new HeldLayer(threads, weights, disposed => inMemory.delete(disposed));
+    inMemory.add(layer);
+    return layer;
+  }
+
   /** The layer of weights that the seam passes in, packed when they are first seen. */
   function layerOf(weights: Weights): HeldLayer {
     inUse();
-    const known = held.get(weights);
+    const known = seen.get(weights);
     if (known) return known;
-    const layer = new HeldLayer(threads, weights);
-    held.set(weights, layer);
+    const layer = hold(weights);
+    seen.set(weights, layer);
     forgotten.register(weights, layer);
     return layer;
   }
@@ -135,14 +148,12 @@ function backendOn(threads: Threads, info: WasmInfo): WasmBackend {
     },
     load(weights, config) {
       inUse();
-      const layer = new WasmLayer(threads, weights, config, disposed => loaded.delete(disposed));
-      loaded.add(layer);
-      return layer;
+      checkLayer(weights, config);
+      return new WasmLayer(hold(weights), config);
     },
     dispose() {
       isDisposed = true;
-      held = new WeakMap();
-      for (const layer of loaded) layer.dispose();
+      for (const layer of inMemory) layer.dispose();
       pool?.dispose();
     },
   };

@@ -21,6 +21,7 @@ export type Computation<Result> = (layer: OpenLayer, numThreads: number) => Gene
 
 export class HeldLayer {
   readonly #threads: Threads;
+  readonly #onRelease: (layer: HeldLayer) => void;
   #open: OpenLayer | undefined;
   #isDisposed = false;
   /** Calls of `runAsync` that have not settled. */
@@ -28,13 +29,15 @@ export class HeldLayer {
 
   /**
    * @param weights that passed `checkLayer`; they are packed here, once
+   * @param onRelease told when it has given its memory back
    * @throws RangeError for weights that float32 cannot hold, or that need more memory than can be had
    */
-  constructor(threads: Threads, weights: Weights) {
+  constructor(threads: Threads, weights: Weights, onRelease: (layer: HeldLayer) => void) {
     const { module, pool } = threads;
     const newMemory = (numBytes: number) => pool?.memory(numBytes) ?? new Memory(numBytes, module.isShared);
     const packed = packWeights(weights, module.set, newMemory);
     this.#threads = threads;
+    this.#onRelease = onRelease;
     this.#open = { ...workspaceOver(module, packed.memory), packed };
   }
 
@@ -89,5 +92,6 @@ export class HeldLayer {
     if (!this.#isDisposed || this.#numUnderWay > 0 || !this.#open) return;
     this.#threads.pool?.giveBack(this.#open.memory);
     this.#open = undefined;
+    this.#onRelease(this);
   }
 }

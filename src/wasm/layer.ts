@@ -1,7 +1,7 @@
 /** A loaded layer: what a user holds. */
-import type { Config, Matrix, RoutingInputs, Weights } from '../types.js';
-import { checkInputs, checkLayer } from '../validate.js';
-import { type Computation, HeldLayer, type Threads } from './held-layer.js';
+import type { Config, Matrix, RoutingInputs } from '../types.js';
+import { checkInputs } from '../validate.js';
+import type { Computation, HeldLayer } from './held-layer.js';
 import { layerLoops } from './layer-loops.js';
 import { checkFloat32 } from './packed-weights.js';
 import { type LayerResult, runLayer } from './stages.js';
@@ -16,17 +16,10 @@ import { type LayerResult, runLayer } from './stages.js';
 export class WasmLayer {
   readonly #held: HeldLayer;
   readonly #config: Config;
-  readonly #onDispose: (layer: WasmLayer) => void;
 
-  /**
-   * @throws TypeError | RangeError for weights and config that do not fit together, that float32 cannot hold, or that
-   *         need more memory than can be had: it says how much
-   */
-  constructor(threads: Threads, weights: Weights, config: Config, onDispose: (layer: WasmLayer) => void) {
-    checkLayer(weights, config);
-    this.#held = new HeldLayer(threads, weights);
+  constructor(held: HeldLayer, config: Config) {
+    this.#held = held;
     this.#config = config;
-    this.#onDispose = onDispose;
   }
 
   /**
@@ -57,7 +50,6 @@ export class WasmLayer {
   /** Gives its memory back once no call needs it; twice is once. On threads the backend keeps it for layers to come. */
   dispose(): void {
     this.#held.dispose();
-    this.#onDispose(this);
   }
 
   #check(x: Matrix, inputs: RoutingInputs): void {

@@ -88,15 +88,18 @@ export class Pool {
   }
 
   /**
-   * A memory of at least so many bytes, all 0: one of a layer that was disposed of, if there is one. Engines may keep a
-   * shared memory for as long as a sleeping worker knows it, so it is not left to them.
+   * A memory of at least so many bytes, all 0: of layers that were disposed of the smallest that is large enough, or else
+   * the largest, which grows. Engines may keep a shared memory for as long as a sleeping worker knows it, so it is not left
+   * to them.
+   *
+   * @throws RangeError where so much cannot be had
    */
   memory(numBytes: number): Memory {
     const bySize = this.#unused.sort((a, b) => a.numBytes - b.numBytes);
-    const fits = bySize.findIndex(memory => memory.numBytes >= numBytes);
-    const [memory] = bySize.splice(fits, 1); // the smallest that is large enough, or the largest
+    const memory = bySize.find(unused => unused.numBytes >= numBytes) ?? bySize.at(-1);
     if (!memory) return new Memory(numBytes, true);
     memory.reset(numBytes);
+    bySize.splice(bySize.indexOf(memory), 1);
     return memory;
   }
 
@@ -105,9 +108,11 @@ export class Pool {
   }
 
   dispose(): void {
+    if (this.#isDisposed) return;
     this.#isDisposed = true;
-    this.#unused.length = 0;
     this.#team.dissolve('a backend that was disposed of');
+    for (const { numBytes } of this.#unused) hintGarbage(numBytes);
+    this.#unused.length = 0;
   }
 
   /** A team of which one has failed is dissolved, and another one started. */
@@ -117,6 +122,16 @@ export class Pool {
     this.#team = this.#newTeam();
     call.moveOut();
   }
+}
+
+/**
+ * V8 looks for garbage when much memory has been taken, but does not count what is shared: as much that is not, which
+ * nobody touches and which is dropped at once, is counted.
+ */
+function hintGarbage(numBytes: number): void {
+  try {
+    new Memory(numBytes, false);
+  } catch {} // there is not so much: it has every reason already
 }
 
 /** The same on the calling thread alone. */
