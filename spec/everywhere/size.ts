@@ -7,7 +7,7 @@ import type { App } from './lay-out.js';
 
 /** Bytes. Where one is exceeded for a good reason, it is raised in the commit that needs it. */
 const BUDGETS = {
-  unpacked: 640_000,
+  unpacked: 900_000,
   xmoe: { minified: 30_000, gzip: 10_000 },
   'xmoe/wasm': { minified: 140_000, gzip: 50_000 },
 };

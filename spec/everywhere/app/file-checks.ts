@@ -1,7 +1,8 @@
 /** Files: those of strangers, recorded calls, and the oracle on them. */
 import { type Backend, reference } from 'xmoe';
+import { layerOfSizes } from 'xmoe/cases';
 import { readLayerCase, writeLayerCase } from 'xmoe/layer-case';
-import { runCase } from 'xmoe/oracle';
+import { conform, implementationOf, runCase } from 'xmoe/oracle';
 import { fromFloat64, readSafetensors, SafetensorsError, toFloat64, writeSafetensors } from 'xmoe/safetensors';
 import { bitsOf, type Check, expect, thrownBy } from './check.js';
 import { recordings } from './recordings.js';
@@ -94,6 +95,24 @@ export const fileChecks: readonly Check[] = [
       const wrong = runCase(faulty, recordedCases()[0]).reports.filter(({ verdict }) => verdict === 'disagree');
       const stages = wrong.map(({ stage }) => stage).join();
       expect(stages === 'y', `y alone to disagree, got ${stages || 'none'}`);
+    },
+  },
+  {
+    feature: 'xmoe/oracle',
+    name: 'the backends conform on a random layer; a weight too much in y is blamed on combine',
+    async run({ deterministic, fastest }) {
+      const { gradY: _, ...call } = layerOfSizes(23, 9, 21, 13, { router: 'topk', storage: 'f32' });
+      for (const backend of [reference, deterministic, fastest]) {
+        const implementation = implementationOf(backend);
+        const outputs = await implementation.run(call);
+        const { verdict, blamed } = conform(outputs, call, implementation.arithmetic);
+        expect(verdict === 'conforms', `${backend.name} to conform, got ${blamed} blamed`);
+        outputs.get('y')!.data[7] += 1;
+        expect(
+          conform(outputs, call, implementation.arithmetic).blamed === 'combine',
+          `combine blamed, ${backend.name}`,
+        );
+      }
     },
   },
 ];
