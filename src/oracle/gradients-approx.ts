@@ -8,8 +8,8 @@ import type { ActivationName, DispatchPlan, Matrix } from '../types.js';
 import { type Approximate, given, linearApprox, productApprox, stored } from './approximate.js';
 import type { Compared } from './choices.js';
 import { withoutErrorWhereExact } from './exactness.js';
+import type { BusyExpert, ForwardApprox } from './forward-approx.js';
 import type { Judge } from './judge.js';
-import type { BusyExpert, ExpertsApprox } from './judge-experts.js';
 import { firstsOf } from './judge-loss.js';
 import { floorOf, REFERENCE_U, type Rounding } from './rounding.js';
 
@@ -24,7 +24,7 @@ export function gradientsApprox(
   judge: Judge,
   compared: Compared,
   plan: DispatchPlan,
-  forward: ExpertsApprox,
+  forward: ForwardApprox,
   weights: Approximate,
 ): GradientsApprox {
   const { call, experts: rounding, router } = judge;
@@ -53,7 +53,7 @@ export function gradientsApprox(
 function expertGradients(
   { call, experts: rounding }: Judge,
   plan: DispatchPlan,
-  forward: ExpertsApprox,
+  forward: ForwardApprox,
   gradOut: Approximate,
   gradX: Sums,
 ): Map<string, Approximate> {

@@ -7,6 +7,7 @@ import { type Choice, type Compared, choiceOf, EITHER, IN } from './choices.js';
 import { type Judge, notJudged, verdict } from './judge.js';
 import type { Observed } from './observe.js';
 import { relativeOf } from './relatives.js';
+import { expertTies } from './ties.js';
 import type { StageVerdicts } from './types.js';
 
 export interface JudgedSelection {
@@ -15,6 +16,8 @@ export interface JudgedSelection {
   readonly chosen: Uint8Array;
   /** The reference's, on the same numbers: 1 = selected. [T, E] */
   readonly expected: Uint8Array;
+  /** Whether a token may choose these experts, each of which it may choose. */
+  readonly mayChoose: (token: number, experts: readonly number[]) => boolean;
 }
 
 export function judgeSelection(judge: Judge, compared: Compared): JudgedSelection {
@@ -29,21 +32,26 @@ export function judgeSelection(judge: Judge, compared: Compared): JudgedSelectio
   const possible = config.router === 'base_train' ? expected : statusOf(choices, numTokens * numExperts);
   const numAmbiguous = choices.filter(({ status }) => status.includes(EITHER)).length;
 
+  const mayChoose = (t: number, experts: readonly number[]) =>
+    choices.length === 0 || !isReal(inputs.tokenMask, t) || choices[t].fault(experts) === undefined;
   const own = ownFlags(judge, 'selected') ?? keptInstead(judge);
   if (!own) {
     const misshapen = judge.observation.misshapen.get('selected');
     const judged = misshapen
       ? verdict('selection', 'disagree', `selected: ${misshapen}`, numAmbiguous)
       : { ...notJudged('selection', 'no selected'), numAmbiguous };
-    return { verdict: judged, chosen: possible, expected };
+    return { verdict: judged, chosen: possible, expected, mayChoose };
   }
   const faults = faultsOfFlags(judge, 'selected');
+  const { weight } = routers[config.router];
+  const values = weight === 'sigmoid' ? compared.logits : compared.probs;
+  if (weight !== 'one' && config.router !== 'topk') judge.findings.push(...expertTies(own, possible, values));
   const judged = faults
     ? verdict('selection', 'disagree', faults, numAmbiguous)
     : config.router === 'base_train'
       ? judgeAssignment(judge, own, expected, compared)
       : judgeChoices(judge, own, expected, choices, routing, numAmbiguous);
-  return { verdict: judged, chosen: own, expected };
+  return { verdict: judged, chosen: own, expected, mayChoose };
 }
 
 /** 1 where selected. */
@@ -159,7 +167,7 @@ function judgeAssignment(judge: Judge, own: Uint8Array, expected: Uint8Array, { 
   return verdict('selection', 'admissible', `another assignment of the same worth: ${scores}`);
 }
 
-function expertsIn(flags: Uint8Array): number[] {
+export function expertsIn(flags: Uint8Array): number[] {
   const experts: number[] = [];
   flags.forEach((flag, e) => {
     if (flag) experts.push(e);

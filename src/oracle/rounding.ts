@@ -25,6 +25,9 @@ export const REFERENCE_U = 2 ** -53;
  */
 const LAMBDA = 7;
 
+/** From as many terms on that bound is the tighter one. */
+export const LONG_SUM = LAMBDA ** 2;
+
 export type Certainty = 'always' | 'in all likelihood';
 
 /** Logits, probabilities, loss. */
