@@ -13,6 +13,11 @@ test('a recipe follows from its seed and number', () => {
   assert.equal(new Set(first(2000).map(recipe => JSON.stringify(recipe))).size, 2000);
 });
 
+test('another seed draws other recipes, in no order the same', () => {
+  const drawn = [0, 1, 2, 3].flatMap(seed => first(512, seed)).map(recipe => JSON.stringify(recipe));
+  assert.equal(new Set(drawn).size, drawn.length);
+});
+
 test('recipes keep to what is wanted', () => {
   const wanted = { routers: ['switch', 'hash'], activations: ['silu'], logits: ['level'], storage: 'f64' } as const;
   for (let i = 0; i < 200; i++) {
@@ -41,11 +46,11 @@ const places: [name: string, within: number, place: Place][] = [
   ['one token', 100, ({ x }) => x.rows === 1],
   ['one expert', 100, ({ config }) => config.numExperts === 1],
   ['a 33rd token', 200, ({ x }) => x.rows > 32],
-  ['a token of index 256', 200, ({ x }) => x.rows > 256],
-  ['a selected expert of index 128', 200, (_, { plan }) => plan.selection.expertIndex.some(e => e >= 128)],
-  ['a selected expert of index 256', 200, (_, { plan }) => plan.selection.expertIndex.some(e => e >= 256)],
-  ['d above 64, no multiple of 4', 200, ({ x }) => x.cols > 64 && x.cols % 4 !== 0],
-  ['m above 64, no multiple of 4', 200, ({ weights }) => weights.up[0].rows > 64 && weights.up[0].rows % 4 !== 0],
+  ['a token of index 256', 400, ({ x }) => x.rows > 256],
+  ['a selected expert of index 128', 400, (_, { plan }) => plan.selection.expertIndex.some(e => e >= 128)],
+  ['a selected expert of index 256', 400, (_, { plan }) => plan.selection.expertIndex.some(e => e >= 256)],
+  ['d above 64, no multiple of 4', 400, ({ x }) => x.cols > 64 && x.cols % 4 !== 0],
+  ['m above 64, no multiple of 4', 400, ({ weights }) => weights.up[0].rows > 64 && weights.up[0].rows % 4 !== 0],
   ['a fifth vector in d and in m', 50, ({ x, weights }) => x.cols > 16 && weights.up[0].rows > 4],
   [
     'logits all negative',
@@ -94,7 +99,7 @@ const places: [name: string, within: number, place: Place][] = [
 test('recipes soon come to every hostile place', () => {
   for (const seed of [0, 1, 2]) {
     const missing = new Map(places.map(([name, within, place]) => [name, { within, place }]));
-    for (let i = 0; i < 200; i++) {
+    for (let i = 0; i < 400; i++) {
       const layer = layerOf(drawRecipe(seed, i));
       const trace = forward(reference, layer.x, layer.weights, layer.config, layer.inputs);
       for (const [name, { within, place }] of missing) if (i < within && place(layer, trace)) missing.delete(name);

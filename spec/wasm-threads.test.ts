@@ -8,8 +8,8 @@ import type { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
 import type { Matrix } from 'xmoe';
 import { type Layer, layerOfSizes } from 'xmoe/cases';
+import { activationNames, layers, noDrop, routerNames } from 'xmoe/spec';
 import { type WasmLayer, WorkerError, wasmBackend } from 'xmoe/wasm';
-import { activationNames, layers, noDrop, routerNames } from './generators.js';
 import { property } from './property.js';
 
 /** Every worker thread that this process has started. */

@@ -6,8 +6,8 @@ import { type Config, forward, type Matrix, reference, type Weights } from 'xmoe
 import { layerOfSizes } from 'xmoe/cases';
 import { type LayerCase, outputTensors, readLayerCase } from 'xmoe/layer-case';
 import { runCase } from 'xmoe/oracle';
+import { activationNames, type Layer, layers, noDrop, routerNames } from 'xmoe/spec';
 import { type WasmBackend, wasmBackend } from 'xmoe/wasm';
-import { activationNames, type Layer, layers, noDrop, routerNames } from './generators.js';
 import { loadKernels, memoryOf } from './kernels.js';
 import { property } from './property.js';
 

@@ -19,6 +19,15 @@ export { describe, placeText, toJson } from './describe.js';
 export { type ExamineOptions, examine } from './examine.js';
 export { implementationOf } from './implementation.js';
 export { ImplementationError } from './implementation-error.js';
+export {
+  type Probe,
+  type ProbeReport,
+  type ProbeResult,
+  probe,
+  probesFor,
+  type RuleName,
+  type Seen,
+} from './probes.js';
 export type { StageReport, Verdict } from './report.js';
 export {
   callOf,
