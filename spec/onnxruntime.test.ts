@@ -2,13 +2,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { layerOfSizes } from 'xmoe/cases';
-import { arithmeticNamed, conform } from 'xmoe/oracle';
+import { arithmeticNamed, conform, type StageName } from 'xmoe/oracle';
 import { type Runtime, runtimes } from '../bench/contenders/onnxruntime.js';
 import { loadPeer } from '../bench/peers.js';
 import { onnxruntimeGraph, onnxruntimeMoe } from './parties/onnxruntime.js';
 import { conformsOnRandomCalls, type Party } from './parties/random-calls.js';
 
-const judges = ['logits', 'probs', 'selection', 'dispatch', 'experts', 'combine', 'loss'];
+const judges: StageName[] = ['logits', 'probs', 'selection', 'dispatch', 'experts', 'combine', 'loss'];
 
 /** Why a runtime is not here. */
 function missing(runtime: Runtime): string | undefined {

@@ -1,9 +1,10 @@
 /** The WebAssembly backend under the oracle, like a stranger's: its stages, and its fused call of which y alone is seen. */
+import type { StageName } from 'xmoe/oracle';
 import { type WasmOptions, wasmBackend } from 'xmoe/wasm';
 import { conformsOnRandomCalls, type Party } from './parties/random-calls.js';
 import { fused, staged } from './parties/wasm.js';
 
-const judges = ['logits', 'probs', 'selection', 'dispatch', 'experts', 'combine', 'loss'];
+const judges: StageName[] = ['logits', 'probs', 'selection', 'dispatch', 'experts', 'combine', 'loss'];
 
 /** Without `deterministic` it is target relaxed where the engine has it. */
 async function backendWith(options: WasmOptions) {

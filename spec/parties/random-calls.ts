@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import type { ActivationName, RouterName } from 'xmoe';
 import { drawRecipe } from 'xmoe/cases';
-import { describe, type Implementation, search } from 'xmoe/oracle';
+import { describe, type Implementation, type StageName, search } from 'xmoe/oracle';
 
 export interface RandomCalls {
   /** A slow implementation gets this share of RUNS (default 1). */
@@ -11,7 +11,7 @@ export interface RandomCalls {
   readonly routers?: readonly RouterName[];
   readonly activations?: readonly ActivationName[];
   /** Stages that must have been judged at least once. */
-  readonly judges: readonly string[];
+  readonly judges: readonly StageName[];
 }
 
 /** An implementation, or why there is none here. */
@@ -45,7 +45,7 @@ async function searchAll(t: TestContext, implementation: Implementation, calls: 
     assert.fail(`SEED=${seed}, call ${failure.index}: ${recipe}\n${describe(failure.smallest.conformance)}`);
   }
   for (const stage of judges) {
-    const tallied = [...tally.stages].find(([name]) => name === stage)?.[1].verdicts;
-    assert.ok(tallied && tallied.agree + tallied.admissible > 0, `no call was judged at ${stage}`);
+    const { agree, admissible } = tally.stages.get(stage)!.verdicts;
+    assert.ok(agree + admissible > 0, `no call was judged at ${stage}`);
   }
 }
