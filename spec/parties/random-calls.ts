@@ -10,6 +10,8 @@ export interface RandomCalls {
   readonly share?: number;
   readonly routers?: readonly RouterName[];
   readonly activations?: readonly ActivationName[];
+  /** Default false. */
+  readonly gradients?: boolean;
   /** Stages that must have been judged at least once. */
   readonly judges: readonly StageName[];
 }
@@ -31,10 +33,10 @@ export function conformsOnRandomCalls(name: string, open: Party, calls: RandomCa
 }
 
 async function searchAll(t: TestContext, implementation: Implementation, calls: RandomCalls): Promise<void> {
-  const { share = 1, judges, ...wanted } = calls;
+  const { share = 1, judges, gradients = false, ...wanted } = calls;
   const runs = Math.max(50, Math.ceil(Number(process.env.RUNS ?? 200) * share));
   const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
-  const { tally, failure } = await search(implementation, { seed, runs, wanted });
+  const { tally, failure } = await search(implementation, { seed, runs, wanted, gradients });
   const stages = [...tally.stages].map(([stage, { verdicts }]) => `${stage} ${verdicts.agree + verdicts.admissible}`);
   t.diagnostic(
     `${implementation.name}: seed ${seed}, ${runs} calls, ${tally.numUnjudged} not judged; ${stages.join(', ')}`,

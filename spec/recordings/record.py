@@ -2,9 +2,9 @@
 
     python3 spec/recordings/record.py --device cuda spec/recordings/pytorch-cuda
 
-One file for each case, a layer case of spec/SEMANTICS.md: config, inputs and weights in float32, then what the layer gave,
-under `out32.` for float32 experts and `out_tf32.`, `out_f16.` and `out_bf16.` for the others; `expert_out` holds the rows
-of the experts before they are weighted, by expert and by token within one. Device, driver, versions and seed are in
+One file for each case, a layer case of spec/SEMANTICS.md: config, inputs and weights in float32, then what the layer
+gave, under `out32.` for float32 experts and `out_tf32.`, `out_f16.` and `out_bf16.` for the others; `expert_out` holds
+the experts' rows before they are weighted, by expert and by token within one. Device, driver, versions and seed are in
 the metadata. TF32 is the GPU's: `--device cpu` leaves it out. Needs PyTorch and NumPy.
 
 The layer is written from spec/SEMANTICS.md. The router (logits, softmax, selection) and the loss are float32 in every
