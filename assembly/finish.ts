@@ -1,3 +1,4 @@
+import { finished, vectorAt } from './format';
 import { madd } from './vector';
 
 /** What becomes of a finished sum s. */
@@ -10,27 +11,41 @@ export namespace Finish {
   export const ADD_WEIGHTED: i32 = 2;
 }
 
-/** Finish the two vectors of a row in a panel, c + b, at the address `out`. The row's weight is read where it is needed. */
+/**
+ * Finish a row's sums in a panel of two vectors, or four (a constant), at the address `out`.
+ *
+ * All loads come before the stores, and the stores last to first: two of them side by side can become one of 256 bits.
+ */
 // @ts-ignore: decorator
 @inline
-export function finishRow(finish: i32, c0: v128, c1: v128, b0: v128, b1: v128, out: usize, weightPtr: usize): void {
-  let s0 = f32x4.add(c0, b0), s1 = f32x4.add(c1, b1);
-  if (finish == Finish.MULTIPLY) {
-    s0 = f32x4.mul(v128.load(out), s0);
-    s1 = f32x4.mul(v128.load(out, 16), s1);
-  }
-  if (finish == Finish.ADD_WEIGHTED) {
+export function finishRow(
+  format: i32, vectors: i32, finish: i32, c0: v128, c1: v128, c2: v128, c3: v128,
+  trailer: usize, rowEnd: usize, out: usize, weightPtr: usize,
+): void {
+  const s0 = finished(format, c0, 0, trailer, rowEnd), s1 = finished(format, c1, 1, trailer, rowEnd);
+  const s2 = vectors > 2 ? finished(format, c2, 2, trailer, rowEnd) : c2;
+  const s3 = vectors > 2 ? finished(format, c3, 3, trailer, rowEnd) : c3;
+  if (finish == Finish.STORE) {
+    storeRow(vectors, out, s0, s1, s2, s3);
+  } else if (finish == Finish.MULTIPLY) {
+    const y0 = vectorAt(out, 0), y1 = vectorAt(out, 1);
+    const y2 = vectors > 2 ? vectorAt(out, 2) : y0, y3 = vectors > 2 ? vectorAt(out, 3) : y1;
+    storeRow(vectors, out, f32x4.mul(y0, s0), f32x4.mul(y1, s1), f32x4.mul(y2, s2), f32x4.mul(y3, s3));
+  } else {
     const weight = v128.load32_splat(weightPtr);
-    s0 = madd(weight, s0, v128.load(out));
-    s1 = madd(weight, s1, v128.load(out, 16));
+    const y0 = vectorAt(out, 0), y1 = vectorAt(out, 1);
+    const y2 = vectors > 2 ? vectorAt(out, 2) : y0, y3 = vectors > 2 ? vectorAt(out, 3) : y1;
+    storeRow(vectors, out, madd(weight, s0, y0), madd(weight, s1, y1), madd(weight, s2, y2), madd(weight, s3, y3));
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function storeRow(vectors: i32, out: usize, s0: v128, s1: v128, s2: v128, s3: v128): void {
+  if (vectors > 2) {
+    v128.store(out, s3, 48);
+    v128.store(out, s2, 32);
   }
   v128.store(out, s1, 16);
   v128.store(out, s0);
-}
-
-/** The address of row i: in a matrix with that stride in bytes, or from a list of addresses if the stride is 0. */
-// @ts-ignore: decorator
-@inline
-export function row(ptr: usize, stride: usize, i: i32): usize {
-  return stride ? ptr + <usize>i * stride : <usize>load<u32>(ptr + (<usize>i << 2));
 }

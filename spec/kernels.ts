@@ -14,18 +14,20 @@ type Kernel<Count extends number> = (...numbers: Numbers<Count>) => void;
 
 /** What assembly/index.ts exports; the parameters are documented there. */
 export interface Kernels {
-  readonly panelWidth: { readonly value: number };
-  readonly tileRows: { value: number };
-  readonly up_f32: Kernel<8>;
-  readonly up_gated_f32: Kernel<10>;
-  readonly down_f32: Kernel<10>;
-  readonly down_combine_f32: Kernel<10>;
-  readonly combine_f32: Kernel<6>;
-  readonly route_f32: Kernel<7>;
-  readonly softmax_f32: Kernel<4>;
+  readonly product_f32_8: Kernel<10>;
+  readonly product_f32_16: Kernel<10>;
   readonly activate_f32: Kernel<4>;
+  readonly combine_f32: Kernel<6>;
+  readonly route_f32: Kernel<8>;
+  readonly softmax_f32: Kernel<4>;
   readonly sigmoid_f32: Kernel<3>;
 }
+
+/** Outputs of a panel, of each set of kernels. */
+export const widths = [8, 16] as const;
+
+/** What a product does with its sums. */
+export const Finish = { STORE: 0, MULTIPLY: 1, ADD_WEIGHTED: 2 } as const;
 
 /** The kernels of a target, which import `memory` and nothing else; undefined where the engine has no relaxed SIMD. */
 export function loadKernels(target: Target, memory: WebAssembly.Memory): Kernels | undefined {
@@ -44,13 +46,17 @@ export function memoryOf(bytes: number): WebAssembly.Memory {
   return new WebAssembly.Memory({ initial: Math.ceil(bytes / 65536) });
 }
 
-/** w [n, k], dense -> panels of `width` outputs: w[p · width + j, l] at (p · k + l) · width + j, zeros past the last. */
-export function packed(w: ArrayLike<number>, n: number, k: number, width: number): Float64Array {
-  const panels = new Float64Array(Math.ceil(n / width) * width * k);
-  for (let o = 0; o < n; o++) {
-    for (let l = 0; l < k; l++) panels[(Math.floor(o / width) * k + l) * width + (o % width)] = w[o * k + l];
-  }
-  return panels;
+/** w [n, k] and a bias [n] -> panels of `width` outputs: a panel's weights, step by step, then its biases; zeros past n. */
+export function packed(w: ArrayLike<number>, bias: ArrayLike<number>, width: number): Float64Array {
+  const [n, k] = [bias.length, w.length / bias.length];
+  const panels = Math.ceil(n / width);
+  return Float64Array.from({ length: panels * (k + 1) * width }, (_, at) => {
+    const [step, j] = [Math.floor(at / width), at % width];
+    const [panel, l] = [Math.floor(step / (k + 1)), step % (k + 1)];
+    const output = panel * width + j;
+    if (output >= n) return 0;
+    return l < k ? w[output * k + l] : bias[output];
+  });
 }
 
 /** The little of WebAssembly's interface that is used here: TypeScript has it only in its library for browsers. */

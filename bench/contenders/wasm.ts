@@ -2,7 +2,7 @@
 import { wasmBackend } from 'xmoe/wasm';
 import type { Contender } from './contender.js';
 
-const relaxed = await wasmBackend({ target: 'relaxed' }).catch(() => undefined);
+const relaxed = await wasmBackend({ features: { relaxedSimd: true } }).catch(() => undefined);
 relaxed?.dispose();
 
 /** The faster kind is the one that the others are divided by. */
@@ -14,7 +14,7 @@ export const wasm: readonly Contender[] = (relaxed ? (['relaxed', 'simd'] as con
     router: 'threshold',
     threads: [1, 2],
     async open({ steps, weights, config }, threads) {
-      const backend = await wasmBackend({ target, threads });
+      const backend = await wasmBackend({ features: { relaxedSimd: target === 'relaxed' }, threads });
       if (backend.info.threads !== threads) throw new Error(backend.info.notUsed.threads);
       const layer = backend.load(weights, config);
       return { run: step => layer.forward(steps[step].x).data, close: () => backend.dispose() };

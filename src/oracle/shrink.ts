@@ -93,6 +93,20 @@ const dimensions: readonly Dimension[] = [
   },
   { count: ({ weights }) => weights.up[0].rows, least: 1, keep: withHidden },
   { count: ({ x }) => x.cols, least: 1, keep: withWidth },
+  // two that are equal, together: faults of square matrices show in nothing else
+  {
+    count: ({ x, weights }) => (x.cols === weights.up[0].rows ? x.cols : 1),
+    least: 1,
+    keep: (call, indices) => withWidth(withHidden(call, indices), indices),
+  },
+  {
+    count: ({ config, x }) => (x.cols === numColumns(config) && config.router !== 'base_train' ? config.numExperts : 1),
+    least: 1,
+    keep(call, indices) {
+      const columns = call.config.skipExpert ? [0, ...indices.map(e => e + 1)] : indices;
+      return withWidth(withExperts(call, indices), columns);
+    },
+  },
 ];
 
 /** Each token alone; for BASE training, the real ones as many at a time as there are columns. */

@@ -5,22 +5,39 @@ import { importingSharedMemory } from './shared-import.js';
 
 export type Target = 'simd' | 'relaxed';
 
+/**
+ * Which of a module's kernels compute, by the size of their tiles. The bits of every result are the same.
+ *
+ * Panels of 8 outputs are for registers of 128 bits, with tiles of 6 rows where the engine keeps so many sums in them (V8
+ * since Node 24, target relaxed) and else of 4; target simd takes 4 for 6. Panels of 16 outputs are slow, unless the engine
+ * joins neighbouring vectors into 256 bits (V8's `--experimental-wasm-revectorize`): then take them, with tiles of 6 rows.
+ */
+export interface KernelSet {
+  readonly panelWidth: 8 | 16;
+  readonly tileRows: 4 | 6;
+}
+
+/** What becomes of a product's sums: see assembly/finish.ts. */
+export const Finish = { STORE: 0, MULTIPLY: 1, ADD_WEIGHTED: 2 } as const;
+
+type Product = (
+  panelsPtr: number,
+  steps: number,
+  xRows: number,
+  numRows: number,
+  outRows: number,
+  weightsPtr: number,
+  firstPanel: number,
+  lastPanel: number,
+  finish: number,
+  tileRows: number,
+) => void;
+
 /** Documented where they are written, in assembly/: shapes, order of sums, errors. */
 export interface Kernels {
-  /** Outputs of a panel of the experts' products: weights are packed for it. */
-  readonly panelWidth: { readonly value: number };
-  // biome-ignore format: a line a kernel
-  route_f32(xPtr: number, panelsPtr: number, logitsPtr: number, scratchPtr: number, numTokens: number, k: number, numExperts: number): void;
-  softmax_f32(logitsPtr: number, probsPtr: number, numTokens: number, numExperts: number): void;
-  sigmoid_f32(logitsPtr: number, outPtr: number, n: number): void;
-  // biome-ignore format: a line a kernel
-  up_f32(rowsPtr: number, numRows: number, panelsPtr: number, biasPtr: number, hiddenPtr: number, k: number, numPanels: number, activation: number): void;
-  // biome-ignore format: a line a kernel
-  up_gated_f32(rowsPtr: number, numRows: number, panelsPtr: number, biasPtr: number, gatePanelsPtr: number, gateBiasPtr: number, hiddenPtr: number, k: number, numPanels: number, activation: number): void;
-  // biome-ignore format: a line a kernel
-  down_f32(hiddenPtr: number, hiddenStride: number, numRows: number, panelsPtr: number, biasPtr: number, outPtr: number, outStride: number, k: number, firstPanel: number, lastPanel: number): void;
-  // biome-ignore format: a line a kernel
-  down_combine_f32(hiddenPtr: number, hiddenStride: number, numRows: number, panelsPtr: number, biasPtr: number, weightsPtr: number, targetsPtr: number, k: number, firstPanel: number, lastPanel: number): void;
+  readonly product_f32_8: Product;
+  readonly product_f32_16: Product;
+  activate_f32(hPtr: number, outPtr: number, n: number, activation: number): void;
   combine_f32(
     outPtr: number,
     outStride: number,
@@ -29,6 +46,10 @@ export interface Kernels {
     numRows: number,
     n: number,
   ): void;
+  // biome-ignore format: a line a kernel
+  route_f32(xPtr: number, panelsPtr: number, logitsPtr: number, scratchPtr: number, numTokens: number, k: number, numExperts: number, tileTokens: number): void;
+  softmax_f32(logitsPtr: number, probsPtr: number, numTokens: number, numExperts: number): void;
+  sigmoid_f32(logitsPtr: number, outPtr: number, n: number): void;
 }
 
 /** The compiled kernels of one target; each layer instantiates them over its own memory. */
@@ -37,13 +58,30 @@ export interface KernelModule {
   readonly module: WasmModule;
   /** Whether it runs over shared memory, and no other. */
   readonly isShared: boolean;
-  readonly panelWidth: number;
+  /** Weights are packed for this set, and calls name its kernels: workers need not be told. */
+  readonly set: KernelSet;
 }
 
-export async function compileKernels(target: Target, isShared: boolean): Promise<KernelModule> {
-  const module = await wasm!.compile(isShared ? importingSharedMemory(bytes(target)) : bytes(target));
-  const { panelWidth } = instantiate(module, new wasm!.Memory({ initial: 0, maximum: 0, shared: isShared }));
-  return { target, module, isShared, panelWidth: panelWidth.value };
+/**
+ * Compile the kernels of a target. Every module has all sets: another choice is `{ ...module, set }`, without compiling
+ * again, for layers that are loaded after it.
+ *
+ * @param mark makes the module another one for an engine that compiles equal bytes once
+ */
+export async function compileKernels(
+  target: Target,
+  isShared: boolean,
+  set: KernelSet,
+  mark?: string,
+): Promise<KernelModule> {
+  const plain = isShared ? importingSharedMemory(bytes(target)) : bytes(target);
+  const module = await wasm!.compile(mark === undefined ? plain : marked(plain, mark));
+  return { target, module, isShared, set };
+}
+
+/** With a custom section of that name, of at most 100 letters, and no content: engines ignore it. */
+function marked(module: Uint8Array, name: string): Uint8Array {
+  return Uint8Array.of(...module, 0, name.length + 1, name.length, ...Array.from(name, letter => letter.charCodeAt(0)));
 }
 
 export function instantiate(module: WasmModule, memory: WasmMemory): Kernels {

@@ -1,9 +1,11 @@
 /** The layer on threads: its three products as loops, with decisions in between; the bits of `runLayer`. */
 import type { Config, Matrix, RoutingInputs } from '../types.js';
 import { checkRouting } from '../validate.js';
+import { Finish } from './kernels.js';
 import { padded } from './panels.js';
-import { activation, busyExperts, dispatch, type OpenLayer } from './stages.js';
-import type { Call, Loop, Task } from './tasks.js';
+import { hiddenRows, product } from './products.js';
+import { busyExperts, dispatch, type LayerResult, type OpenLayer, routeScratch, routeTokens } from './stages.js';
+import type { Loop, Task } from './tasks.js';
 import { begin, put, putAddresses, take } from './workspace.js';
 
 /** Rows of a task of the router, and of an expert's first product: whole tiles of 2, 3, 4, 6 or 8 rows. */
@@ -25,22 +27,24 @@ export function* layerLoops(
   inputs: RoutingInputs,
   config: Config,
   numThreads: number,
-): Generator<Loop, Matrix, void> {
+): Generator<Loop, LayerResult, void> {
   begin(layer);
   const { memory, packed } = layer;
-  const { dModel, dFf, panelWidth, numLogits, routerPtr } = packed;
-  const [widthOut, widthHidden] = [padded(dModel, panelWidth), padded(dFf, panelWidth)];
+  const { dModel, dFf, set, numLogits, routerPtr } = packed;
+  const [widthOut, widthHidden] = [padded(dModel, set.panelWidth), padded(dFf, set.panelWidth)];
   const numTokens = x.rows;
   const xPtr = put(layer, x);
 
   const [logitsPtr, probsPtr] = [1, 2].map(() => memory.allocate(4 * numTokens * numLogits));
   if (numLogits > 0) {
-    const scratchPtr = memory.allocate(16 * dModel * Math.ceil(numTokens / ROUTER_ROWS));
-    const scratchAt = (token: number) => scratchPtr + 16 * dModel * (token / ROUTER_ROWS);
+    const scratchBytes = routeScratch(packed);
+    const scratchPtr = memory.allocate(scratchBytes * Math.ceil(numTokens / ROUTER_ROWS));
+    const scratchAt = (token: number) => scratchPtr + scratchBytes * (token / ROUTER_ROWS);
     yield cut(numTokens, ROUTER_ROWS).map(([first, count]): Task => {
       const [logits, probs] = [logitsPtr, probsPtr].map(ptr => ptr + 4 * first * numLogits);
       return [
-        ['route_f32', xPtr + 4 * first * dModel, routerPtr, logits, scratchAt(first), count, dModel, numLogits],
+        // biome-ignore format: the arguments of one call on one line
+        ['route_f32', xPtr + 4 * first * dModel, routerPtr, logits, scratchAt(first), count, dModel, numLogits, routeTokens(packed)],
         ['softmax_f32', logits, probs, count, numLogits],
       ];
     });
@@ -53,26 +57,28 @@ export function* layerLoops(
   const busy = busyExperts(plan, packed);
   const hiddenPtr = memory.allocate(4 * plan.tokenIndex.length * widthHidden);
   const yPtr = memory.allocateZeros(4 * numTokens * widthOut);
-  const rowsPtr = putAddresses(layer, xPtr, plan.tokenIndex, dModel);
-  const targetsPtr = putAddresses(layer, yPtr, plan.tokenIndex, widthOut);
+  const inOrder = Int32Array.from(plan.tokenIndex, (_, i) => i);
+  const hidden = putAddresses(layer, hiddenPtr, widthHidden, inOrder);
+  const xRows = putAddresses(layer, xPtr, dModel, plan.tokenIndex);
+  const targets = putAddresses(layer, yPtr, widthOut, plan.tokenIndex);
   const weightsPtr = put(layer, { rows: plan.tokenIndex.length, cols: 1, data: plan.combineWeight });
-  const hiddenAt = (row: number) => hiddenPtr + 4 * row * widthHidden;
   yield busy.flatMap(({ expert, first, numGiven }) =>
     cut(numGiven, EXPERT_ROWS).map(([skipped, count]): Task => {
       const row = first + skipped;
-      return [activation(packed, expert, rowsPtr + 4 * row, count, hiddenAt(row), config)];
+      const rows = { count, from: xRows + 4 * row, to: hidden + 4 * row };
+      return hiddenRows(packed, expert, rows, hiddenPtr + 4 * row * widthHidden, config);
     }),
   );
 
-  const numPanels = widthOut / panelWidth;
+  const numPanels = widthOut / set.panelWidth;
   yield cut(numPanels, Math.ceil(numPanels / (TASKS_PER_THREAD * numThreads))).map(([panel, count]): Task => {
-    return busy.map(({ expert: { down }, first, numGiven }): Call => {
-      const [weights, targets] = [weightsPtr, targetsPtr].map(ptr => ptr + 4 * first);
-      // biome-ignore format: the arguments of one call on one line
-      return ['down_combine_f32', hiddenAt(first), widthHidden, numGiven, down.panelsPtr, down.biasPtr, weights, targets, dFf, panel, panel + count];
+    return busy.map(({ expert, first, numGiven }) => {
+      const [from, to, weights] = [hidden, targets, weightsPtr].map(ptr => ptr + 4 * first);
+      const rows = { count: numGiven, from, to, weights };
+      return product(packed, expert.down, rows, Finish.ADD_WEIGHTED, [panel, panel + count]);
     });
   });
-  return take(layer, yPtr, numTokens, dModel, widthOut);
+  return { y: take(layer, yPtr, numTokens, dModel, widthOut), plan };
 }
 
 /** 0 … n in pieces of `size`, the last one smaller: where each begins, and how many it has. */

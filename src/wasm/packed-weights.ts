@@ -1,12 +1,14 @@
 /** The weights of one layer in WebAssembly memory, as the kernels read them. */
 import { row } from '../matrix.js';
 import type { Matrix, Weights } from '../types.js';
+import type { KernelSet } from './kernels.js';
 import { align, type Memory } from './memory.js';
-import { packRouter, packWeight, padded, routerLength } from './panels.js';
+import { linearLength, packLinear, packRouter, padded, routerLength } from './panels.js';
 
 export interface PackedWeights {
   readonly memory: Memory;
-  readonly panelWidth: number;
+  /** The kernels that they are packed for. */
+  readonly set: KernelSet;
   readonly dModel: number;
   readonly dFf: number;
   /** Columns of logits: 0 for Hash. */
@@ -15,16 +17,19 @@ export interface PackedWeights {
   readonly experts: readonly PackedExpert[];
 }
 
-/** Addresses. An absent bias is zeros; `gate` is absent where the expert has none. */
+/** `gate` is absent where the expert has none. */
 export interface PackedExpert {
   readonly up: PackedLinear;
   readonly gate: PackedLinear | undefined;
   readonly down: PackedLinear;
 }
 
+/** A weight and its bias; an absent bias is zeros. */
 export interface PackedLinear {
   readonly panelsPtr: number;
-  readonly biasPtr: number;
+  readonly numPanels: number;
+  /** Steps of the kernels' inner loop: inputs. */
+  readonly steps: number;
 }
 
 /**
@@ -32,40 +37,35 @@ export interface PackedLinear {
  *
  * @throws RangeError naming the weight, where a value is beyond float32, or saying how much memory was refused
  */
-export function packWeights(
-  weights: Weights,
-  panelWidth: number,
-  newMemory: (numBytes: number) => Memory,
-): PackedWeights {
+export function packWeights(weights: Weights, set: KernelSet, newMemory: (numBytes: number) => Memory): PackedWeights {
   const { router, up, upBias, gate, gateBias, down, downBias } = weights;
   const { rows: dFf, cols: dModel } = up[0];
   checkRange(weights);
-  const ofExpert = (gate ? 2 : 1) * linearBytes(dFf, dModel, panelWidth) + linearBytes(dModel, dFf, panelWidth);
+  const linearBytes = (n: number, k: number) => align(4 * linearLength(n, k, set.panelWidth));
+  const ofExpert = (gate ? 2 : 1) * linearBytes(dFf, dModel) + linearBytes(dModel, dFf);
   const routerDoubles = routerLength(router.rows, dModel);
   const memory = newMemory(align(8 * routerDoubles) + up.length * ofExpert);
   const routerPtr = memory.allocate(8 * routerDoubles);
   packRouter(router, memory.doubles(routerPtr, routerDoubles));
   const experts = up.map((_, e) => ({
-    up: pack(memory, panelWidth, up[e], upBias, e),
-    gate: gate && pack(memory, panelWidth, gate[e], gateBias, e),
-    down: pack(memory, panelWidth, down[e], downBias, e),
+    up: pack(memory, set, up[e], upBias, e),
+    gate: gate && pack(memory, set, gate[e], gateBias, e),
+    down: pack(memory, set, down[e], downBias, e),
   }));
-  return { memory, panelWidth, dModel, dFf, numLogits: router.rows, routerPtr, experts };
+  return { memory, set, dModel, dFf, numLogits: router.rows, routerPtr, experts };
 }
 
-function pack(memory: Memory, panelWidth: number, w: Matrix, biases: Matrix | undefined, expert: number): PackedLinear {
-  const numOutputs = padded(w.rows, panelWidth);
-  const panelsPtr = memory.allocate(4 * numOutputs * w.cols);
-  packWeight(w, panelWidth, memory.floats(panelsPtr, numOutputs * w.cols));
-  const biasPtr = memory.allocate(4 * numOutputs);
-  if (biases) memory.floats(biasPtr, numOutputs).set(row(biases, expert));
-  return { panelsPtr, biasPtr };
-}
-
-/** Of a packed [n, k] weight and its bias. */
-function linearBytes(n: number, k: number, panelWidth: number): number {
-  const numOutputs = padded(n, panelWidth);
-  return align(4 * numOutputs * k) + align(4 * numOutputs);
+function pack(
+  memory: Memory,
+  { panelWidth }: KernelSet,
+  w: Matrix,
+  biases: Matrix | undefined,
+  expert: number,
+): PackedLinear {
+  const length = linearLength(w.rows, w.cols, panelWidth);
+  const panelsPtr = memory.allocate(4 * length);
+  packLinear(w, biases && row(biases, expert), panelWidth, memory.floats(panelsPtr, length));
+  return { panelsPtr, numPanels: padded(w.rows, panelWidth) / panelWidth, steps: w.cols };
 }
 
 /** Weights given in float64 may be finite there and infinite in float32. */

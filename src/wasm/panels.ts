@@ -9,13 +9,22 @@ export function padded(numOutputs: number, panelWidth: number): number {
   return Math.ceil(numOutputs / panelWidth) * panelWidth;
 }
 
-/** w [n, k] -> panels: with a width of W, w[p · W + j, l] at (p · k + l) · W + j. Past the last output it stays 0. */
-export function packWeight(w: Matrix, panelWidth: number, into: Floats): void {
-  const { rows: n, cols: k, data } = w;
+/** Floats of a packed [n, k] weight with its bias. */
+export function linearLength(n: number, k: number, panelWidth: number): number {
+  return padded(n, panelWidth) * (k + 1);
+}
+
+/**
+ * w [n, k] and its bias [n] -> panels of W outputs: of output p · W + j, weight l is at (p · (k + 1) + l) · W + j, and the
+ * bias is where weight k would be. Past the last output it stays 0.
+ */
+export function packLinear(w: Matrix, bias: Floats | undefined, panelWidth: number, into: Floats): void {
+  const { rows: n, cols: k } = w;
   for (let output = 0; output < n; output++) {
     const j = output % panelWidth;
-    const start = (output - j) * k + j;
-    for (let l = 0; l < k; l++) into[start + l * panelWidth] = data[output * k + l];
+    const start = (output - j) * (k + 1) + j;
+    packRow(w, output, into, start, panelWidth);
+    if (bias) into[start + k * panelWidth] = bias[output];
   }
 }
 
@@ -24,7 +33,16 @@ export function routerLength(numExperts: number, numInputs: number): number {
   return padded(numExperts, ROUTER_WIDTH) * numInputs;
 }
 
-/** Wr [E, k] rounded to float32, in panels of float64. */
+/** Wr [E, k] rounded to float32, in panels of float64: Wr[8p + j, l] at (p · k + l) · 8 + j. */
 export function packRouter(router: Matrix, into: Float64Array): void {
-  packWeight({ ...router, data: Float32Array.from(router.data) }, ROUTER_WIDTH, into);
+  const rounded = { ...router, data: Float32Array.from(router.data) };
+  for (let expert = 0; expert < router.rows; expert++) {
+    const j = expert % ROUTER_WIDTH;
+    packRow(rounded, expert, into, (expert - j) * router.cols + j, ROUTER_WIDTH);
+  }
+}
+
+/** A row of w, its elements `step` apart. */
+function packRow({ data, cols }: Matrix, i: number, into: Floats, start: number, step: number): void {
+  for (let l = 0; l < cols; l++) into[start + l * step] = data[i * cols + l];
 }

@@ -1,12 +1,14 @@
 /** The stages of a layer on the kernels: each alone for a trace, and all in one for speed, with the same bits. */
 import { largestMagnitude } from '../matrix.js';
 import { routers } from '../selection/routers.js';
-import type { ActivationName, Config, DispatchPlan, ExpertRows, Matrix, Routing, RoutingInputs } from '../types.js';
+import type { Config, DispatchPlan, ExpertRows, Matrix, Routing, RoutingInputs } from '../types.js';
 import { checkRouting } from '../validate.js';
-import type { PackedExpert, PackedWeights } from './packed-weights.js';
+import { Finish } from './kernels.js';
+import type { PackedWeights } from './packed-weights.js';
 import { padded } from './panels.js';
+import { hiddenRows, product } from './products.js';
 import { fastDispatch } from './select.js';
-import { type Call, perform } from './tasks.js';
+import { perform } from './tasks.js';
 import { begin, put, putAddresses, take, type Workspace } from './workspace.js';
 
 /** A workspace whose memory begins with the weights of a layer. */
@@ -14,15 +16,15 @@ export interface OpenLayer extends Workspace {
   readonly packed: PackedWeights;
 }
 
-/** The ids of assembly/elementary.ts: of the activation itself, or of the gate's in a gated expert. */
-const ACTIVATION_ID: Readonly<Record<ActivationName, number>> = {
-  relu: 0,
-  gelu: 1,
-  gelu_tanh: 2,
-  silu: 3,
-  swiglu: 3,
-  geglu: 1,
-};
+/** Bytes that `route_f32` needs beside its arguments. */
+export function routeScratch({ dModel }: PackedWeights): number {
+  return 32 * dModel + 256;
+}
+
+/** Tokens that its tiles hold. */
+export function routeTokens({ set }: PackedWeights): number {
+  return set.panelWidth === 16 ? 4 : 2;
+}
 
 export function route(layer: OpenLayer, x: Matrix): Routing {
   begin(layer);
@@ -36,7 +38,8 @@ function routeOn({ memory, kernels, packed }: OpenLayer, xPtr: number, numTokens
   const length = numTokens * numLogits;
   const [logitsPtr, probsPtr] = [memory.allocate(4 * length), memory.allocate(4 * length)];
   if (numLogits > 0) {
-    kernels.route_f32(xPtr, routerPtr, logitsPtr, memory.allocate(16 * dModel), numTokens, dModel, numLogits);
+    const scratchPtr = memory.allocate(routeScratch(packed));
+    kernels.route_f32(xPtr, routerPtr, logitsPtr, scratchPtr, numTokens, dModel, numLogits, routeTokens(packed));
     kernels.softmax_f32(logitsPtr, probsPtr, numTokens, numLogits);
   }
   const view = (ptr: number) => ({ rows: numTokens, cols: numLogits, data: memory.floats(ptr, length) });
@@ -70,38 +73,27 @@ function sigmoidsOf(space: Workspace, logits: Matrix): Float32Array {
 export function runExperts(layer: OpenLayer, x: Matrix, plan: DispatchPlan, config: Config): ExpertRows {
   begin(layer);
   const { memory, kernels, packed } = layer;
-  const { dModel, dFf, panelWidth } = packed;
-  const [widthOut, widthHidden] = [padded(dModel, panelWidth), padded(dFf, panelWidth)];
+  const { dModel, dFf, set } = packed;
+  const [widthOut, widthHidden] = [padded(dModel, set.panelWidth), padded(dFf, set.panelWidth)];
   const numRows = plan.tokenIndex.length;
-  const rowsPtr = putAddresses(layer, put(layer, x), plan.tokenIndex, dModel);
+  const xRows = putAddresses(layer, put(layer, x), dModel, plan.tokenIndex);
   const hiddenPtr = memory.allocateZeros(4 * numRows * widthHidden);
   const outPtr = memory.allocateZeros(4 * numRows * widthOut);
+  const inOrder = Int32Array.from({ length: numRows }, (_, i) => i);
+  const hidden = putAddresses(layer, hiddenPtr, widthHidden, inOrder);
+  const out = putAddresses(layer, outPtr, widthOut, inOrder);
   for (const { expert, first, numGiven } of busyExperts(plan, packed)) {
-    const [hidden, out] = [hiddenPtr + 4 * first * widthHidden, outPtr + 4 * first * widthOut];
-    perform(kernels, activation(packed, expert, rowsPtr + 4 * first, numGiven, hidden, config));
-    const { panelsPtr, biasPtr } = expert.down;
-    kernels.down_f32(hidden, widthHidden, numGiven, panelsPtr, biasPtr, out, widthOut, dFf, 0, widthOut / panelWidth);
+    const [x, h, o] = [xRows, hidden, out].map(ptr => ptr + 4 * first);
+    const calls = [
+      ...hiddenRows(packed, expert, { count: numGiven, from: x, to: h }, hiddenPtr + 4 * first * widthHidden, config),
+      product(packed, expert.down, { count: numGiven, from: h, to: o }, Finish.STORE),
+    ];
+    for (const call of calls) perform(kernels, call);
   }
   return {
     hidden: take(layer, hiddenPtr, numRows, dFf, widthHidden),
     out: take(layer, outPtr, numRows, dModel, widthOut),
   };
-}
-
-/** σ(W1 x + b1), or the gated form, of rows given to one expert. */
-export function activation(
-  { dModel, dFf, panelWidth }: PackedWeights,
-  { up, gate }: PackedExpert,
-  rowsPtr: number,
-  numRows: number,
-  hiddenPtr: number,
-  config: Config,
-): Call {
-  const numPanels = padded(dFf, panelWidth) / panelWidth;
-  const id = ACTIVATION_ID[config.activation];
-  if (!gate) return ['up_f32', rowsPtr, numRows, up.panelsPtr, up.biasPtr, hiddenPtr, dModel, numPanels, id];
-  // biome-ignore format: the arguments of one call on one line
-  return ['up_gated_f32', rowsPtr, numRows, up.panelsPtr, up.biasPtr, gate.panelsPtr, gate.biasPtr, hiddenPtr, dModel, numPanels, id];
 }
 
 /** The real experts that have rows, in order: `numGiven` rows from `first` on. */
@@ -124,17 +116,23 @@ export function combine(space: Workspace, expertOut: Matrix, plan: DispatchPlan)
   const outPtr = put(space, expertOut);
   const weightsPtr = put(space, { rows: numRows, cols: 1, data: plan.combineWeight });
   const yPtr = memory.allocateZeros(4 * numTokens * cols);
-  const targetsPtr = putAddresses(space, yPtr, plan.tokenIndex, cols);
+  const targetsPtr = putAddresses(space, yPtr, cols, plan.tokenIndex);
   kernels.combine_f32(outPtr, cols, weightsPtr, targetsPtr, numRows, cols);
   return take(space, yPtr, numTokens, cols, cols);
 }
 
+/** What a fused call hands over. */
+export interface LayerResult {
+  readonly y: Matrix;
+  readonly plan: DispatchPlan;
+}
+
 /** All stages in one, x to y: the same bits as one after another. */
-export function runLayer(layer: OpenLayer, x: Matrix, inputs: RoutingInputs, config: Config): Matrix {
+export function runLayer(layer: OpenLayer, x: Matrix, inputs: RoutingInputs, config: Config): LayerResult {
   begin(layer);
   const { memory, kernels, packed } = layer;
-  const { dModel, dFf, panelWidth } = packed;
-  const [widthOut, widthHidden] = [padded(dModel, panelWidth), padded(dFf, panelWidth)];
+  const { dModel, dFf, set } = packed;
+  const [widthOut, widthHidden] = [padded(dModel, set.panelWidth), padded(dFf, set.panelWidth)];
   const xPtr = put(layer, x);
   const routing = routeOn(layer, xPtr, x.rows);
   checkRouting(routing);
@@ -143,16 +141,23 @@ export function runLayer(layer: OpenLayer, x: Matrix, inputs: RoutingInputs, con
   const busy = busyExperts(plan, packed);
   const mostGiven = largestMagnitude(busy.map(({ numGiven }) => numGiven));
   const hiddenPtr = memory.allocate(4 * mostGiven * widthHidden);
+  const hidden = putAddresses(
+    layer,
+    hiddenPtr,
+    widthHidden,
+    Int32Array.from({ length: mostGiven }, (_, i) => i),
+  );
   const yPtr = memory.allocateZeros(4 * x.rows * widthOut);
-  const rowsPtr = putAddresses(layer, xPtr, plan.tokenIndex, dModel);
-  const targetsPtr = putAddresses(layer, yPtr, plan.tokenIndex, widthOut);
+  const xRows = putAddresses(layer, xPtr, dModel, plan.tokenIndex);
+  const targets = putAddresses(layer, yPtr, widthOut, plan.tokenIndex);
   const weightsPtr = put(layer, { rows: plan.tokenIndex.length, cols: 1, data: plan.combineWeight });
-  for (const { expert, first, numGiven } of busy) {
-    const [rows, weights, targets] = [rowsPtr, weightsPtr, targetsPtr].map(ptr => ptr + 4 * first);
-    perform(kernels, activation(packed, expert, rows, numGiven, hiddenPtr, config));
-    const { panelsPtr, biasPtr } = expert.down;
-    // biome-ignore format: the arguments of one call on one line
-    kernels.down_combine_f32(hiddenPtr, widthHidden, numGiven, panelsPtr, biasPtr, weights, targets, dFf, 0, widthOut / panelWidth);
+  for (const { expert, first, numGiven: count } of busy) {
+    const [from, to, weights] = [xRows, targets, weightsPtr].map(ptr => ptr + 4 * first);
+    const calls = [
+      ...hiddenRows(packed, expert, { count, from, to: hidden }, hiddenPtr, config),
+      product(packed, expert.down, { count, from: hidden, to, weights }, Finish.ADD_WEIGHTED),
+    ];
+    for (const call of calls) perform(kernels, call);
   }
-  return take(layer, yPtr, x.rows, dModel, widthOut);
+  return { y: take(layer, yPtr, x.rows, dModel, widthOut), plan };
 }

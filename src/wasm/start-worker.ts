@@ -1,4 +1,5 @@
 /** Worker threads of Node and Web Workers of browsers, as one. */
+import { importNode, nodeProcess } from './node.js';
 import { workerSource } from './worker-source.js';
 
 /** A running worker. */
@@ -37,7 +38,6 @@ interface Globals {
   readonly SharedArrayBuffer?: unknown;
   readonly Blob: new (parts: string[], options: { type: string }) => object;
   readonly URL: typeof URL & { createObjectURL(blob: object): string };
-  readonly process?: { readonly versions?: { readonly node?: string } };
 }
 
 const globals = globalThis as unknown as Globals;
@@ -47,15 +47,14 @@ export async function workerStarter(): Promise<StartWorker | string> {
   if (globals.SharedArrayBuffer === undefined) {
     return 'SharedArrayBuffer is missing (a page needs the headers of cross-origin isolation, COOP and COEP)';
   }
-  if (globals.process?.versions?.node !== undefined) return await nodeStarter();
+  if (nodeProcess()) return await nodeStarter();
   return globals.Worker ? startWebWorker : 'workers are missing';
 }
 
 async function nodeStarter(): Promise<StartWorker> {
-  const name = 'node:worker_threads'; // not a literal: bundlers for browsers would look for it
-  const { Worker } = (await import(/* webpackIgnore: true */ /* @vite-ignore */ name)) as {
+  const { Worker } = await importNode<{
     Worker: new (url: URL, options: { name: string; execArgv: string[] }) => NodeWorker;
-  };
+  }>('node:worker_threads');
   const source = `import { parentPort } from 'node:worker_threads';\n${workerSource}\nserve(parentPort);`;
   const url = new URL(`data:text/javascript,${encodeURIComponent(source)}`);
 

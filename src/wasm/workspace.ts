@@ -35,8 +35,8 @@ export function take({ memory }: Workspace, ptr: number, rows: number, cols: num
   return { rows, cols, data };
 }
 
-/** Writes an address for each row: `base` + index · 4 · stride. */
-export function putAddresses({ memory }: Workspace, base: number, rowIndex: Int32Array, stride: number): number {
+/** Writes the address of each row, from `base` on, `stride` floats for a row. */
+export function putAddresses({ memory }: Workspace, base: number, stride: number, rowIndex: Int32Array): number {
   const ptr = memory.allocate(4 * rowIndex.length);
   const addresses = memory.words(ptr, rowIndex.length);
   for (let i = 0; i < rowIndex.length; i++) addresses[i] = base + 4 * rowIndex[i] * stride;
