@@ -8,9 +8,16 @@ export interface WantedRecipes {
   readonly routers?: readonly RouterName[];
   readonly activations?: readonly ActivationName[];
   readonly logits?: readonly LogitStyle[];
+  /** What no case has. */
+  readonly without?: readonly Feature[];
   /** Default `f32`: numbers that a float32 file holds exactly. */
   readonly storage?: Recipe['storage'];
 }
+
+/** What a layer may have or not: biases of the experts, a skip expert, a mask, noise (topk), a capacity. */
+export const features = ['bias', 'skip', 'mask', 'noise', 'capacity'] as const;
+
+export type Feature = (typeof features)[number];
 
 type Choices<T> = readonly (readonly [weight: number, value: T])[];
 
@@ -58,7 +65,7 @@ export function drawRecipe(seed: number, index: number, wanted: WantedRecipes = 
   const exact = logits === 'level' && draws.oneIn(2) ? 2 ** draws.integer(0, 5) : undefined;
   const drawn = draws.oneIn(5) ? oneLarge(draws) : usual(draws);
   const sizes = exact === undefined ? drawn : { ...drawn, numExperts: exact };
-  return {
+  const recipe: Recipe = {
     router,
     activation: draws.choose(among(ACTIVATIONS, wanted.activations)),
     sizes,
@@ -75,7 +82,16 @@ export function drawRecipe(seed: number, index: number, wanted: WantedRecipes = 
     mask: draws.choose(MASKS),
     seed: draws.integer(0, 2 ** 31 - 1),
   };
+  return Object.assign(recipe, ...(wanted.without ?? []).map(feature => WITHOUT[feature]));
 }
+
+const WITHOUT: Readonly<Record<Feature, Partial<Recipe>>> = {
+  bias: { biases: { up: false, gate: false, down: false } },
+  skip: { skipExpert: false },
+  mask: { mask: 'absent' },
+  noise: { noise: false },
+  capacity: { capacity: { capacityFactor: null } },
+};
 
 function usual(draws: Draws): Sizes {
   const some = () => draws.integer(1, 19);

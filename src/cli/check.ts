@@ -14,7 +14,7 @@ import {
   implementationOptions,
   splitCommand,
 } from './implementation.js';
-import { routerNames } from './router-option.js';
+import { wantedHelp, wantedOptions } from './wanted.js';
 
 const help = `xmoe check --backend X [--runs N] [--seed S] [--router R,…] [--shard i/n] [--grad] [--json FILE]
 xmoe check [OPTIONS] -- COMMAND …
@@ -26,9 +26,9 @@ inputs to it, by bounds computed for its arithmetic (spec/VERDICTS.md). The firs
 one and saved, and the line that replays it is printed.
 
 ${implementationHelp}
-  --runs N           calls, over all shards (default 1000)
+  --runs N           calls, over all shards (default 2000)
   --seed S           which calls: the same seed asks the same on every machine (default 0)
-  --router R,…       only these: ${routerNames.join(', ')}
+${wantedHelp}
   --shard i/n        the i-th of n parts, from 1: disjoint, and together the whole
   --grad             gradients too
   --save DIR         where a failing call is saved (default: here)
@@ -46,7 +46,8 @@ export const checkCommand: Command = {
     const { own, command } = splitCommand(argv);
     const args = parseArguments(own, [], {
       ...implementationOptions,
-      ...{ runs: { type: 'string' }, seed: { type: 'string' }, router: { type: 'string' }, shard: { type: 'string' } },
+      ...wantedOptions,
+      ...{ runs: { type: 'string' }, seed: { type: 'string' }, shard: { type: 'string' } },
       ...{ grad: { type: 'boolean' }, save: { type: 'string' }, replay: { type: 'string' }, files: { type: 'string' } },
       json: { type: 'string' },
     });

@@ -3,8 +3,8 @@ import { type Implementation, probe, search } from '../oracle/index.js';
 import type { Arguments } from './arguments.js';
 import type { CheckReport } from './check-report.js';
 import { replayLine, saveFailure } from './failure-file.js';
-import { routersOf } from './router-option.js';
 import { searchProgress } from './search-progress.js';
+import { wantedOf } from './wanted.js';
 
 /** Random calls. Ctrl-C ends the search, and a command that is asked; a second one ends everything at once. */
 export async function hunt(
@@ -13,9 +13,9 @@ export async function hunt(
   argv: readonly string[],
 ): Promise<CheckReport> {
   const seed = args.number('seed', { min: 0, max: 2 ** 32 - 1, integer: true }) ?? 0;
-  const runs = args.number('runs', { min: 0, integer: true }) ?? 1000;
+  const runs = args.number('runs', { min: 0, integer: true }) ?? 2000;
   const shard = shardOf(args.text('shard'));
-  const chosen = routersOf(args.text('router'));
+  const wanted = wantedOf(args);
   const gradients = args.flag('grad');
   const progress = searchProgress(implementation.name);
   const stop = new AbortController();
@@ -28,9 +28,8 @@ export async function hunt(
   const started = performance.now();
   try {
     const found = await search(implementation, {
-      ...{ seed, runs, gradients, signal: stop.signal, onProgress: progress.show },
+      ...{ seed, runs, wanted, gradients, signal: stop.signal, onProgress: progress.show },
       ...(shard && { shard }),
-      ...(chosen && { wanted: { routers: chosen } }),
     });
     progress.end();
     const what = `seed ${seed}${shard ? `, shard ${shard.index} of ${shard.count}` : ''}`;
@@ -39,7 +38,7 @@ export async function hunt(
     const seconds = (performance.now() - started) / 1000;
     // a program that crashed or hung would do so at each probe
     const mayProbe =
-      !interrupted && failure?.conformance.stages.length !== 0 && chosen?.includes('threshold') !== false;
+      !interrupted && failure?.conformance.stages.length !== 0 && wanted.routers?.includes('threshold') !== false;
     const probes = mayProbe ? await probe(implementation) : undefined;
     const report = { name, arithmetic, what, seconds, tally, interrupted, ...(probes && { probes }) };
     if (!failure) return report;

@@ -3,12 +3,22 @@
 import { zeros } from '../matrix.js';
 import { softmax } from '../router.js';
 import { routers } from '../selection/routers.js';
-import { type Approximate, exactly, given, linearApprox, softmaxApprox } from './approximate.js';
+import type { ActivationName, Floats, Matrix } from '../types.js';
+import {
+  type Approximate,
+  activationApprox,
+  exactly,
+  given,
+  linearApprox,
+  sigmoidApprox,
+  softmaxApprox,
+} from './approximate.js';
 import type { Arithmetic } from './arithmetic.js';
 import { combineApprox, expertsApprox, planOfKept, weightsApprox } from './forward-approx.js';
-import { gradientsApprox } from './gradients-approx.js';
+import { gradientsApprox, slopeApprox } from './gradients-approx.js';
 import { judgeOf } from './judge.js';
 import { loadBalancingApprox, trainingApprox } from './judge-loss.js';
+import { type Certainty, expertRounding, routerRounding } from './rounding.js';
 import type { LayerCall } from './types.js';
 
 /** The reference's value of each output by its name in a layer case, and the bounds on the difference to it. */
@@ -44,4 +54,28 @@ export function errorBounds(call: LayerCall, kept: Uint8Array, arithmetic: Arith
   bounds.set('loss', trainingApprox(y, gradY, balancing, config.auxLossCoef ?? 0, rounding));
   for (const [name, gradient] of gradientsApprox(judge, compared, plan, forward, combine)) bounds.set(name, gradient);
   return bounds;
+}
+
+/** The bounds of single operations in an arithmetic, for tests of kernels. `error` is that of every element of h. */
+export interface Operations {
+  given(x: Matrix): Approximate;
+  linear(x: Matrix, w: Matrix, bias?: Floats): Approximate;
+  activation(h: Matrix, name: ActivationName, error?: number): Approximate;
+  slope(h: Matrix, name: ActivationName, error?: number): Approximate;
+  softmax(z: Matrix): Approximate;
+  sigmoid(z: Matrix): Approximate;
+}
+
+/** What each operation of the layer may be off by, by itself: the experts' products and activations, the router's softmax. */
+export function approximately(arithmetic: Arithmetic, certainty: Certainty = 'always'): Operations {
+  const [router, experts] = [routerRounding(arithmetic, certainty), expertRounding(arithmetic, certainty)];
+  const within = (h: Matrix, error: number) => ({ value: h, error: new Float64Array(h.data.length).fill(error) });
+  return {
+    given: x => given(x, experts),
+    linear: (x, w, bias) => linearApprox(given(x, experts), w, bias, experts),
+    activation: (h, name, error = 0) => activationApprox(within(h, error), name, experts),
+    slope: (h, name, error = 0) => slopeApprox(within(h, error), name, experts),
+    softmax: z => softmaxApprox(exactly(z), softmax(z), router),
+    sigmoid: z => sigmoidApprox(exactly(z), router),
+  };
 }

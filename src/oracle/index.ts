@@ -13,7 +13,7 @@ export {
   libraries,
 } from './arithmetic.js';
 export { type Behaviour, behaviours } from './behaviour.js';
-export { type Bounds, errorBounds } from './bounds.js';
+export { approximately, type Bounds, errorBounds, type Operations } from './bounds.js';
 export { type CaseResult, type OutputReport, runCase } from './compare.js';
 export { conform } from './conform.js';
 export { describe, placeText, toJson } from './describe.js';
