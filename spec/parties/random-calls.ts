@@ -1,15 +1,12 @@
 /** Random calls to an implementation, as tests. Environment: RUNS (calls), SEED. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import type { ActivationName, RouterName } from 'xmoe';
-import { drawRecipe } from 'xmoe/cases';
+import { drawRecipe, type WantedRecipes } from 'xmoe/cases';
 import { describe, type Implementation, type StageName, search } from 'xmoe/oracle';
 
-export interface RandomCalls {
+export interface RandomCalls extends WantedRecipes {
   /** A slow implementation gets this share of RUNS (default 1). */
   readonly share?: number;
-  readonly routers?: readonly RouterName[];
-  readonly activations?: readonly ActivationName[];
   /** Default false. */
   readonly gradients?: boolean;
   /** Stages that must have been judged at least once. */
