@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { forward, type Matrix, reference, type Trace } from 'xmoe';
+import { matrixOf } from 'xmoe/cases';
+import { hundredsOfExperts, type Layer, layers, noDrop, routerNames } from 'xmoe/spec';
 import { assertMatrixWithin, assertSame, assertWithin, TINY, U } from './close.js';
-import { hundredsOfExperts, type Layer, layers, noDrop, routerNames } from './generators.js';
 import { keptIn, plainY, yError } from './plain.js';
 import { property } from './property.js';
 import { expertsOf, realTokens, rowOf, weightTable } from './tables.js';
-import { matrixOf } from './values.js';
 
 function traceOf({ x, weights, config, inputs }: Layer): Trace {
   return forward(reference, x, weights, config, inputs);

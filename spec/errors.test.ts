@@ -3,10 +3,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type Backend, backward, type Config, checkLayer, forward, type Matrix, reference } from 'xmoe';
-import { type Layer, layers, noDrop, routerNames, type Wanted } from './generators.js';
+import { matrixOf } from 'xmoe/cases';
+import { type Layer, layers, noDrop, routerNames, type Wanted } from 'xmoe/spec';
 import { property } from './property.js';
 import { variablesOf } from './slopes.js';
-import { matrixOf } from './values.js';
 
 /** A call as a caller without types could make it. */
 interface Call {

@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { type DispatchPlan, forward, type Matrix, reference, type Weights } from 'xmoe';
+import { matrixOf } from 'xmoe/cases';
+import { activationNames, type Layer, layers, noDrop } from 'xmoe/spec';
 import { assertMatrixWithin, assertSame, assertWithin, TINY } from './close.js';
-import { activationNames, type Layer, layers, noDrop } from './generators.js';
 import { expertError, hiddenError, plainExpert, plainHidden, plainPreActivations } from './plain.js';
 import { property } from './property.js';
 import { rowOf } from './tables.js';
-import { matrixOf } from './values.js';
 
 function expertsIn({ x, weights, inputs, config }: Layer) {
   const plan = reference.dispatch(reference.route(x, weights), inputs, config);

@@ -2,13 +2,13 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { backward, type Config, forward, type Matrix, marginsOf, reference, routers, type Trace } from 'xmoe';
+import { shuffled, uniform } from 'xmoe/cases';
+import { type Layer, layers, noDrop, routerNames, softmaxRouters, withCapacity } from 'xmoe/spec';
 import { assertMatrixWithin, assertSame, assertWithin, TINY, U } from './close.js';
-import { type Layer, layers, noDrop, routerNames, softmaxRouters, withCapacity } from './generators.js';
 import { expertError, keptIn, plainExpert, plainLogits, plainY, probabilityError, yError } from './plain.js';
 import { property } from './property.js';
 import { expertsOf, pairsOf, realTokens, rowOf } from './tables.js';
 import { reorderExperts, takeRows, takeTokens, withoutSkipping } from './transforms.js';
-import { shuffled, uniform } from './values.js';
 
 function traceOf({ x, weights, config, inputs }: Layer): Trace {
   return forward(reference, x, weights, config, inputs);

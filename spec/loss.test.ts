@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { forward, loadBalancingLoss, loadBalancingLossBackward, type Matrix, reference } from 'xmoe';
+import { generic, matrixOf, uniform } from 'xmoe/cases';
+import { type Layer, layers, routerNames, sixteenths, softmaxRouters } from 'xmoe/spec';
 import { assertSame, assertWithin, U } from './close.js';
-import { type Layer, layers, routerNames, sixteenths, softmaxRouters } from './generators.js';
 import { property } from './property.js';
 import { realTokens, rowOf, total } from './tables.js';
 import { takeRows, takeTokens, withoutSkipping } from './transforms.js';
-import { generic, matrixOf, uniform } from './values.js';
 
 function lossOf({ x, weights, config, inputs }: Layer): number {
   return forward(reference, x, weights, config, inputs).loadBalancingLoss;

@@ -11,12 +11,12 @@ import {
   routers,
   softmax,
 } from 'xmoe';
+import { generic, matrixOf, uniform } from 'xmoe/cases';
+import { type Layer, layers, softmaxRouters, withCapacity } from 'xmoe/spec';
 import { assertWithin, U } from './close.js';
-import { type Layer, layers, softmaxRouters, withCapacity } from './generators.js';
 import { probabilityError, scaled } from './plain.js';
 import { property } from './property.js';
 import { expertsOf, pairsOf, realTokens, rowOf, total } from './tables.js';
-import { generic, matrixOf, uniform } from './values.js';
 
 /** A layer up to its decisions. */
 interface Decided extends Layer {

@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { type Config, type Matrix, reference, type Selection, selectExceed, selectThreshold, selectWithin } from 'xmoe';
+import { matrixOf, shuffled } from 'xmoe/cases';
+import { hundredsOfExperts, type Layer, layers, routerNames, sixteenths, thresholds } from 'xmoe/spec';
 import { assertSame, assertWithin, U } from './close.js';
-import { hundredsOfExperts, type Layer, layers, routerNames, sixteenths, thresholds } from './generators.js';
 import { property } from './property.js';
 import { expertsOf, pairsOf, realTokens, rowOf, total } from './tables.js';
 import { reorderExperts, takeTokens } from './transforms.js';
-import { matrixOf, shuffled } from './values.js';
 
 /** The routing of a layer, and its selection with other settings where they are given. */
 function selectIn({ x, weights, inputs, config }: Layer, change: Partial<Config> = {}) {

@@ -1,10 +1,10 @@
 /** The bits of target simd on many layers, as digests: simd-bits.json holds those that every machine and engine must give. */
 import type { Matrix } from 'xmoe';
+import { type Layer, layerOfSizes } from 'xmoe/cases';
 import { readLayerCase } from 'xmoe/layer-case';
+import { activationNames, routerNames } from 'xmoe/spec';
 import { wasmBackend } from 'xmoe/wasm';
 import { namesIn, readFile } from './environment.js';
-import { activationNames, routerNames } from './generators.js';
-import { type Layer, layerOfSizes } from './recipes.js';
 
 type Call = Pick<Layer, 'x' | 'weights' | 'config' | 'inputs'>;
 

@@ -3,8 +3,9 @@
  * the sizes of the layer: no tolerance is picked by hand.
  */
 import { type Gradients, type Matrix, reference, runLayer, type Trace, type Weights } from 'xmoe';
+import { generic, matrixOf, uniform } from 'xmoe/cases';
+import type { Layer } from 'xmoe/spec';
 import { U } from './close.js';
-import type { Layer } from './generators.js';
 import {
   expertError,
   plainExpert,
@@ -14,7 +15,6 @@ import {
   sumOfProducts,
 } from './plain.js';
 import { rowOf, total } from './tables.js';
-import { generic, matrixOf, uniform } from './values.js';
 
 /** What the loss depends on: one tensor, or one for each expert. */
 export interface Variable {

@@ -1,8 +1,9 @@
 /** A backend of two threads with a layer whose calls take a while: for tests of what happens meanwhile. */
+
+import { layerOfSizes } from 'xmoe/cases';
 import { wasmBackend } from 'xmoe/wasm';
 import { bits } from './bits.js';
 import { startedWorkers } from './environment.js';
-import { layerOfSizes } from './recipes.js';
 
 export const withThreads = (threads: number) => wasmBackend({ deterministic: true, threads });
 

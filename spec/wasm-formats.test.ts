@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Config, forward, type Matrix, reference, type Weights } from 'xmoe';
+import { layerOfSizes } from 'xmoe/cases';
 import { fromFloat64, toFloat64 } from 'xmoe/safetensors';
+import { activationNames, layers, routerNames } from 'xmoe/spec';
 import { type ExpertFormat, type WasmBackend, wasmBackend } from 'xmoe/wasm';
 import { bits } from './bits.js';
-import { activationNames, layers, routerNames } from './generators.js';
 import { property } from './property.js';
-import { layerOfSizes } from './recipes.js';
 
 const formats = ['f16', 'bf16', 'int8'] as const;
 const [exact, ...stored] = await Promise.all(

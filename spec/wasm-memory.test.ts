@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Config, forward, type Matrix, type Weights } from 'xmoe';
+import { type Layer, layerOfSizes } from 'xmoe/cases';
+import { activationNames, routerNames } from 'xmoe/spec';
 import { wasmBackend } from 'xmoe/wasm';
 import { bits } from './bits.js';
-import { activationNames, routerNames } from './generators.js';
 import { compileKernels, fused, Memory, packWeights, runAlone, workspaceOver } from './internals.js';
-import { type Layer, layerOfSizes } from './recipes.js';
 
 const GIB = 2 ** 30;
 

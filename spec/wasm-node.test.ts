@@ -6,9 +6,9 @@ import { test } from 'node:test';
 import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
 import type { Worker } from 'node:worker_threads';
 import type { Matrix } from 'xmoe';
+import { layerOfSizes } from 'xmoe/cases';
 import { WorkerError } from 'xmoe/wasm';
 import { bits } from './bits.js';
-import { layerOfSizes } from './recipes.js';
 import { slowLayer, withThreads } from './slow-layer.js';
 
 test('a worker that dies between calls is reported by the next, and the one after works', async () => {

@@ -3,13 +3,13 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { forward } from 'xmoe';
+import { layerOfSizes } from 'xmoe/cases';
+import { activationNames, layers, routerNames } from 'xmoe/spec';
 import { type WasmOptions, wasmBackend } from 'xmoe/wasm';
 import { bits } from './bits.js';
-import { activationNames, layers, routerNames } from './generators.js';
 import { compileKernels, outputsOf } from './internals.js';
 import { loadKernels, memoryOf, NO_RELAXED, targets } from './kernels.js';
 import { property } from './property.js';
-import { layerOfSizes } from './recipes.js';
 
 const features = { relaxedSimd: false, revectorize: true };
 const plain = await wasmBackend({ deterministic: true });

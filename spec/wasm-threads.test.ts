@@ -3,10 +3,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { forward, type Matrix } from 'xmoe';
+import { type Layer, layerOfSizes } from 'xmoe/cases';
+import { activationNames, layers, noDrop, routerNames } from 'xmoe/spec';
 import { bits } from './bits.js';
-import { activationNames, layers, noDrop, routerNames } from './generators.js';
 import { property } from './property.js';
-import { type Layer, layerOfSizes } from './recipes.js';
 import { begun, slowLayer, withThreads } from './slow-layer.js';
 
 const [one, ...several] = await Promise.all([1, 2, 3, 5].map(withThreads));

@@ -2,14 +2,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Config, forward, type Matrix, reference, type Weights } from 'xmoe';
+import { layerOfSizes } from 'xmoe/cases';
 import { type LayerCase, outputTensors, readLayerCase } from 'xmoe/layer-case';
 import { runCase } from 'xmoe/oracle';
+import { activationNames, type Layer, layers, noDrop, routerNames } from 'xmoe/spec';
 import { type WasmBackend, wasmBackend } from 'xmoe/wasm';
 import { bits } from './bits.js';
 import { namesIn, readFile } from './environment.js';
-import { activationNames, type Layer, layers, noDrop, routerNames } from './generators.js';
 import { property } from './property.js';
-import { layerOfSizes } from './recipes.js';
 
 const folder = 'recordings/';
 const recordings = (await namesIn(folder)).filter(name => name.endsWith('.safetensors'));

@@ -1,8 +1,8 @@
 /** A page whose policy forbids workers has one thread, and the reason. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { layerOfSizes } from 'xmoe/cases';
 import { bits } from '../bits.js';
-import { layerOfSizes } from '../recipes.js';
 import { withThreads } from '../slow-layer.js';
 
 test('a page whose policy forbids workers has one thread, and the reason', async () => {

@@ -7,6 +7,8 @@ import type { Arguments } from './arguments.js';
 
 const inJavaScript: Readonly<Record<string, Backend>> = { reference, 'reference-f32': referenceF32 };
 const wasmNames = ['wasm', 'wasm-relaxed'];
+export const backendNames = [...Object.keys(inJavaScript), ...wasmNames];
+const names = backendNames.join(' | ');
 
 export const backendOptions = {
   backend: { type: 'string' },
@@ -16,39 +18,55 @@ export const backendOptions = {
   experts: { type: 'string' },
 } as const;
 
-/** @param what the backend is for */
-export const backendHelp = (what: string) => `\
-  --backend NAME   ${what}: ${[...Object.keys(inJavaScript), ...wasmNames].join(' | ')} (default reference)
+/** The options of the WebAssembly backends. */
+export const wasmHelp = `\
   --threads N      with wasm and wasm-relaxed: compute on N threads (default 1), with the same bits
   --enable-relaxed-simd
                    with wasm-relaxed: set V8's flag for it where Node has it behind one (Node 20)
   --revectorize    with wasm and wasm-relaxed: vectors of 256 bits, with the same bits (Node 24 and later, x64)
   --experts FORMAT with wasm and wasm-relaxed: how experts' weights are stored, ${expertFormats.join(' | ')} (default f32)`;
 
+/** @param what the backend is for */
+export const backendHelp = (what: string) => `\
+  --backend NAME   ${what}: ${names} (default reference)
+${wasmHelp}`;
+
+/** A backend that was opened for a command. */
+export interface OpenBackend {
+  readonly backend: Backend;
+  close(): void;
+}
+
 /**
- * Lends `use` the backend that the arguments choose, and disposes of it.
+ * The backend that the arguments choose.
  *
  * @throws RangeError for an unknown name, TypeError for an option that would have no effect; Error, with the reason, where
  *         the engine cannot run it
  */
+export async function openBackend(args: Arguments): Promise<OpenBackend> {
+  const name = args.text('backend') ?? reference.name;
+  if (wasmNames.includes(name)) return openWasm(name, args);
+  if (!Object.hasOwn(inJavaScript, name)) throw new RangeError(`"--backend" expected ${names}, got "${name}"`);
+  for (const option of ['threads', 'enable-relaxed-simd', 'revectorize', 'experts']) {
+    if (args.isGiven(option)) throw withoutEffect(option, wasmNames.join(' | '), name);
+  }
+  return { backend: inJavaScript[name], close() {} };
+}
+
+/** Lends `use` the backend that the arguments choose. @throws as `openBackend` does */
 export async function withBackend<Result>(
   args: Arguments,
   use: (backend: Backend) => Result | Promise<Result>,
 ): Promise<Result> {
-  const name = args.text('backend') ?? reference.name;
-  if (wasmNames.includes(name)) return withWasm(name, args, use);
-  if (!Object.hasOwn(inJavaScript, name)) {
-    throw new RangeError(
-      `"--backend" expected ${[...Object.keys(inJavaScript), ...wasmNames].join(' | ')}, got "${name}"`,
-    );
+  const { backend, close } = await openBackend(args);
+  try {
+    return await use(backend);
+  } finally {
+    close();
   }
-  for (const option of ['threads', 'enable-relaxed-simd', 'revectorize', 'experts']) {
-    if (args.isGiven(option)) throw withoutEffect(option, wasmNames.join(' | '), name);
-  }
-  return use(inJavaScript[name]);
 }
 
-async function withWasm<Result>(name: string, args: Arguments, use: (backend: Backend) => Result | Promise<Result>) {
+async function openWasm(name: string, args: Arguments): Promise<OpenBackend> {
   const enables = args.flag('enable-relaxed-simd');
   if (enables && name === 'wasm') throw withoutEffect('enable-relaxed-simd', 'wasm-relaxed', name);
   const relaxedSimd = name === 'wasm-relaxed' && (enables ? 'enable' : true);
@@ -56,14 +74,13 @@ async function withWasm<Result>(name: string, args: Arguments, use: (backend: Ba
   const threads = args.number('threads', { min: 1, integer: true }) ?? 1;
   const experts = formatOf(args.text('experts') ?? 'f32');
   const backend = await wasmBackend({ features: { relaxedSimd, revectorize }, threads, experts });
-  try {
-    const { info } = backend;
-    if (info.threads !== threads) throw notHad('threads', info.notUsed.threads);
-    if (info.revectorized !== revectorize) throw notHad('revectorize', info.notUsed.revectorize);
-    return await use(backend);
-  } finally {
-    backend.dispose();
-  }
+  const { info } = backend;
+  const missing =
+    (info.threads !== threads && notHad('threads', info.notUsed.threads)) ||
+    (info.revectorized !== revectorize && notHad('revectorize', info.notUsed.revectorize));
+  if (!missing) return { backend, close: () => backend.dispose() };
+  backend.dispose();
+  throw missing;
 }
 
 function formatOf(given: string): ExpertFormat {
