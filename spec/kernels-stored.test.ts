@@ -132,6 +132,7 @@ for (const target of targets) {
           if (rows > 4) reach('widened');
         },
         [...places, ...heights.slice(0, 4), 'widened'],
+        { share: 0.5 },
       );
     }
 
@@ -161,6 +162,7 @@ for (const target of targets) {
           reachPlaces(call, width, reach);
         },
         [...places, ...heights],
+        { share: 0.5 },
       );
     }
   }

@@ -146,6 +146,25 @@ for (const target of targets) {
     assertSame(combine(out, combine(out, initial, 0, middle), middle), y, 'in two parts', true);
   });
 
+  property(
+    `${target}: multiply_f32 multiplies element by element`,
+    calls,
+    ({ rows, inputs, seed, spread, gap, last }) => {
+      const length = rows * inputs;
+      const draw = numbers(seed, spread);
+      const [factors, values] = [draw(length), draw(length)];
+      const at = lay({ factors: length, out: length }, gap, last);
+      at.factors.floats.set(factors);
+      const out = run(() => kernels.multiply_f32(at.factors.ptr, at.out.ptr, length), at.out, values);
+      assertSame(
+        out,
+        values.map((value, i) => value * factors[i]),
+        'out',
+        true,
+      );
+    },
+  );
+
   property(`${target}: both sets of kernels give the same bits, in tiles of four rows and of six`, calls, call => {
     const results = widths.flatMap(width => {
       const { product, cut } = linear(kernels, width, call);

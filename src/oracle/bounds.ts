@@ -13,7 +13,7 @@ import type { ActivationName, Config, Floats, Matrix, Trace, Weights } from '../
 export const U32 = 2 ** -24;
 
 /** max |σ′|: relu 1; gelu and gelu_tanh near h = √2 (1.1290, 1.1295); silu near h = 2.4 (1.0998). Gated forms: of their σ. */
-const LIPSCHITZ: Readonly<Record<ActivationName, number>> = {
+export const LIPSCHITZ: Readonly<Record<ActivationName, number>> = {
   relu: 1,
   gelu: 1.13,
   gelu_tanh: 1.13,
