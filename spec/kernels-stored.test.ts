@@ -125,7 +125,7 @@ for (const target of targets) {
           const half: StoredLinear = { n, k, weights: bits, bias };
           const wide: StoredLinear = { n, k, weights: bits.map(b => halfValue(b, exponentBits)), bias };
           const expected = outputs(kernels, target, 'f32', width, call, wide, x, 4);
-          for (const tileRows of [4, 6]) {
+          for (const tileRows of [4, 5, 6]) {
             assertSame(outputs(kernels, target, format, width, call, half, x, tileRows), expected, format, true);
           }
           reachPlaces(call, width, reach);
@@ -155,7 +155,7 @@ for (const target of targets) {
             for (let l = 0; l < k; l++) sum += weights[j * k + l] * (codes[i * k + l] - zeros[i]);
             return fround(fround(fround(fround(sum) * rowScales[i]) * scales[j]) + bias[j]);
           });
-          for (const tileRows of [4, 6]) {
+          for (const tileRows of [4, 5, 6]) {
             const linear: StoredLinear = { n, k, weights, bias, scales };
             assertSame(outputs(kernels, target, format, width, call, linear, x, tileRows), expected, format, true);
           }
