@@ -17,7 +17,7 @@ import {
   type Width,
   widths,
 } from './kernels.js';
-import { type Call, calls, heights, numbers, places, reachPlaces, table } from './kernels-calls.js';
+import { type Call, calls, corners, heights, numbers, places, reachPlaces, table } from './kernels-calls.js';
 import { lay, memory, putAddresses, putBytes, run } from './poison.js';
 import { property } from './property.js';
 
@@ -128,11 +128,11 @@ for (const target of targets) {
           for (const tileRows of [4, 5, 6]) {
             assertSame(outputs(kernels, target, format, width, call, half, x, tileRows), expected, format, true);
           }
-          reachPlaces(call, width, reach);
+          reachPlaces(call, width, 4, reach);
           if (rows > 4) reach('widened');
         },
-        [...places, ...heights.slice(0, 4), 'widened'],
-        { share: 0.5 },
+        [...places, ...heights(4), 'widened'],
+        { share: 0.5, examples: corners },
       );
     }
 
@@ -159,10 +159,10 @@ for (const target of targets) {
             const linear: StoredLinear = { n, k, weights, bias, scales };
             assertSame(outputs(kernels, target, format, width, call, linear, x, tileRows), expected, format, true);
           }
-          reachPlaces(call, width, reach);
+          reachPlaces(call, width, target === 'simd' ? 4 : 6, reach);
         },
-        [...places, ...heights],
-        { share: 0.5 },
+        [...places, ...heights(target === 'simd' ? 4 : 6)],
+        { share: 0.5, examples: corners },
       );
     }
   }
