@@ -2,7 +2,7 @@
 import { referenceF32 } from '../float32.js';
 import { reference } from '../moe.js';
 import type { Backend } from '../types.js';
-import { wasmBackend } from '../wasm/index.js';
+import { type ExpertFormat, expertFormats, wasmBackend } from '../wasm/index.js';
 import type { Arguments } from './arguments.js';
 
 const inJavaScript: Readonly<Record<string, Backend>> = { reference, 'reference-f32': referenceF32 };
@@ -13,6 +13,7 @@ export const backendOptions = {
   threads: { type: 'string' },
   'enable-relaxed-simd': { type: 'boolean' },
   revectorize: { type: 'boolean' },
+  experts: { type: 'string' },
 } as const;
 
 /** @param what the backend is for */
@@ -21,7 +22,8 @@ export const backendHelp = (what: string) => `\
   --threads N      with wasm and wasm-relaxed: compute on N threads (default 1), with the same bits
   --enable-relaxed-simd
                    with wasm-relaxed: set V8's flag for it where Node has it behind one (Node 20)
-  --revectorize    with wasm and wasm-relaxed: vectors of 256 bits, with the same bits (Node 24 and later, x64)`;
+  --revectorize    with wasm and wasm-relaxed: vectors of 256 bits, with the same bits (Node 24 and later, x64)
+  --experts FORMAT with wasm and wasm-relaxed: how experts' weights are stored, ${expertFormats.join(' | ')} (default f32)`;
 
 /**
  * Lends `use` the backend that the arguments choose, and disposes of it.
@@ -40,7 +42,7 @@ export async function withBackend<Result>(
       `"--backend" expected ${[...Object.keys(inJavaScript), ...wasmNames].join(' | ')}, got "${name}"`,
     );
   }
-  for (const option of ['threads', 'enable-relaxed-simd', 'revectorize']) {
+  for (const option of ['threads', 'enable-relaxed-simd', 'revectorize', 'experts']) {
     if (args.isGiven(option)) throw withoutEffect(option, wasmNames.join(' | '), name);
   }
   return use(inJavaScript[name]);
@@ -52,7 +54,8 @@ async function withWasm<Result>(name: string, args: Arguments, use: (backend: Ba
   const relaxedSimd = name === 'wasm-relaxed' && (enables ? 'enable' : true);
   const revectorize = args.flag('revectorize');
   const threads = args.number('threads', { min: 1, integer: true }) ?? 1;
-  const backend = await wasmBackend({ features: { relaxedSimd, revectorize }, threads });
+  const experts = formatOf(args.text('experts') ?? 'f32');
+  const backend = await wasmBackend({ features: { relaxedSimd, revectorize }, threads, experts });
   try {
     const { info } = backend;
     if (info.threads !== threads) throw notHad('threads', info.notUsed.threads);
@@ -61,6 +64,12 @@ async function withWasm<Result>(name: string, args: Arguments, use: (backend: Ba
   } finally {
     backend.dispose();
   }
+}
+
+function formatOf(given: string): ExpertFormat {
+  const format = expertFormats.find(name => name === given);
+  if (format) return format;
+  throw new RangeError(`"--experts" expected ${expertFormats.join(' | ')}, got "${given}"`);
 }
 
 /** On the command line what cannot be had is an error: nobody reads `info` there. */
