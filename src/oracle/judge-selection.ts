@@ -118,8 +118,8 @@ function judgeChoices(
     if (ours.every((flag, e) => flag === theirs[e])) return;
     numOther++;
     const impossible = ours.findIndex((flag, e) => status[e] !== EITHER && flag !== (status[e] === IN ? 1 : 0));
-    const why = impossible >= 0 ? '' : isReal(judge.call.inputs.tokenMask, t) ? fault(expertsIn(ours)) : '';
-    if (impossible >= 0 || why) wrong.push({ token: t, why: why ?? '' });
+    const why = isReal(judge.call.inputs.tokenMask, t) ? fault(expertsIn(ours)) : undefined;
+    if (impossible >= 0 || why !== undefined) wrong.push({ token: t, why: why ?? '' });
   });
   if (numOther === 0) return verdict('selection', 'agree', '', numAmbiguous);
   if (wrong.length === 0) {
