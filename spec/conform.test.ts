@@ -134,8 +134,12 @@ property(
   fc.tuple(layers({ logits: ['generic', 'tied', 'level'] }), fc.integer({ min: 0, max: 2 ** 31 - 1 })),
   ([layer, seed], reach) => {
     const outputs = rounded.run(layer) as Outputs;
+    // where tokens have several first choices the loss may lie anywhere between what they give
+    const open = verdictOn(conform(outputs, layer, rounded.arithmetic), 'loss').numAmbiguous > 0;
     const bounds = errorBounds(layer, outputs.get('kept')!.data as Uint8Array, rounded.arithmetic);
-    const names = [...bounds.keys()].filter(name => (outputs.get(name)?.data.length ?? 0) > 0);
+    const names = [...bounds.keys()].filter(
+      name => (outputs.get(name)?.data.length ?? 0) > 0 && !(open && name === 'load_balancing_loss'),
+    );
     if (names.length === 0) return;
     const name = names[Math.floor(uniform(seed, 1) * names.length)];
     const { shape, data } = outputs.get(name)!;
