@@ -29,15 +29,23 @@ export function likenessOf(
   routing: Routing,
   kept: Uint8Array,
 ): string | undefined {
-  const queues = queuesOf(selection, routing);
-  for (const [ofCapacity, capacity] of capacities(call, selection)) {
-    for (const [ofOrder, order] of ORDERS) {
-      if (ofCapacity === '' && ofOrder === '') continue;
-      if (isKeptBy(queues, order, capacity, call, kept))
-        return `as if: ${[ofCapacity, ofOrder].filter(Boolean).join(', ')}`;
-    }
+  for (const [name, flags] of otherDrops(call, selection, routing)) {
+    if (flags().every((flag, i) => flag === kept[i])) return `as if: ${name}`;
   }
   return undefined;
+}
+
+/** What other rules keep of a selection: [T, E]. */
+export function otherDrops(call: LayerCall, selection: Selection, routing: Routing): [string, () => Uint8Array][] {
+  const queues = queuesOf(selection, routing);
+  const rules: [string, () => Uint8Array][] = [];
+  for (const [ofCapacity, capacity] of capacities(call, selection)) {
+    for (const [ofOrder, order] of ORDERS) {
+      const name = [ofCapacity, ofOrder].filter(Boolean).join(', ');
+      if (name !== '') rules.push([name, () => keptBy(queues, order, capacity, call)]);
+    }
+  }
+  return rules;
 }
 
 function capacities({ config, inputs, x }: LayerCall, { tokenOffsets }: Selection): [string, number][] {
@@ -75,15 +83,11 @@ function queuesOf({ numTokens, numExperts, tokenOffsets, expertIndex }: Selectio
   return queues;
 }
 
-function isKeptBy(
-  queues: Candidate[][],
-  order: Order,
-  capacity: number,
-  { config }: LayerCall,
-  kept: Uint8Array,
-): boolean {
-  return queues.every((queue, e) => {
-    const room = config.skipExpert && e === 0 ? queue.length : capacity;
-    return [...queue].sort(order).every(({ token }, i) => kept[token * queues.length + e] === (i < room ? 1 : 0));
+function keptBy(queues: Candidate[][], order: Order, capacity: number, { config, x }: LayerCall): Uint8Array {
+  const kept = new Uint8Array(x.rows * queues.length);
+  queues.forEach((queue, e) => {
+    const room = config.skipExpert && e === 0 ? queue.length : Math.max(0, capacity);
+    for (const { token } of [...queue].sort(order).slice(0, room)) kept[token * queues.length + e] = 1;
   });
+  return kept;
 }

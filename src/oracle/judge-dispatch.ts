@@ -10,7 +10,8 @@ import { likenessOf } from './drops.js';
 import { type Judge, notJudged, verdict } from './judge.js';
 import { faultsOfFlags, type JudgedSelection, ownFlags } from './judge-selection.js';
 import { capacitiesOf, isBefore, isSkipped, keepable, levelsOf, priorityStep, type Wish, wishesOf } from './queues.js';
-import type { StageVerdicts } from './types.js';
+import { tokenTies } from './ties.js';
+import type { LayerCall, StageVerdicts } from './types.js';
 
 export interface JudgedDispatch {
   readonly verdict: StageVerdicts;
@@ -18,28 +19,28 @@ export interface JudgedDispatch {
   readonly selection?: StageVerdicts;
   /** Whether each pair is kept, as far as that is known. OUT, IN or EITHER: [T, E] */
   readonly kept: Uint8Array;
-  /** The reference's plan on the implementation's selection. */
-  readonly plan: DispatchPlan;
+  /** The reference's, on the implementation's selection: 1 = kept. [T, E] */
+  readonly expected: Uint8Array;
 }
 
 export function judgeDispatch(
   judge: Judge,
-  { chosen, expected, verdict: onSelection }: JudgedSelection,
+  { chosen, expected: expectedChoice, verdict: onSelection }: JudgedSelection,
   compared: Compared,
 ): JudgedDispatch {
   const { call, router } = judge;
   const { config, inputs } = call;
   const [numTokens, numExperts] = [call.x.rows, numColumns(config)];
   const isSure = !chosen.includes(EITHER);
-  const flags = isSure ? chosen : expected;
+  const flags = isSure ? chosen : expectedChoice;
   const routing: Routing = { logits: compared.logits.value, probs: compared.probs.value };
   const plan = planWithinCapacity(
-    rankedSelection(flags, numTokens, numExperts, routing, judge),
+    rankedSelection(flags, numTokens, numExperts, routing, call),
     routing,
     inputs,
     config,
   );
-  const expectedKept = keptFlags(plan);
+  const expected = keptFlags(plan);
 
   const capacities = capacitiesOf(numTokens, inputs, config);
   const wishes = capacities ? wishesOf(chosen, numTokens, numExperts, compared, inputs, config, router) : [];
@@ -51,10 +52,10 @@ export function judgeDispatch(
   const misshapen = judge.observation.misshapen.get('kept');
   if (!own) {
     const judged = misshapen ? verdict('dispatch', 'disagree', `kept: ${misshapen}`) : notJudged('dispatch', 'no kept');
-    return { verdict: { ...judged, numAmbiguous }, kept: possible, plan };
+    return { verdict: { ...judged, numAmbiguous }, kept: possible, expected };
   }
   const faults = faultsOfFlags(judge, 'kept');
-  if (faults) return { verdict: verdict('dispatch', 'disagree', faults, numAmbiguous), kept: own, plan };
+  if (faults) return { verdict: verdict('dispatch', 'disagree', faults, numAmbiguous), kept: own, expected };
   const stranger = own.findIndex((flag, i) => flag === 1 && chosen[i] === OUT);
   if (stranger >= 0) {
     const place = `token ${Math.floor(stranger / numExperts)}, expert ${stranger % numExperts}`;
@@ -65,15 +66,16 @@ export function judgeDispatch(
         `kept, but not to be selected: ${place}`,
         onSelection.numAmbiguous,
       );
-      return { verdict: notJudged('dispatch', 'no selected'), selection, kept: own, plan };
+      return { verdict: notJudged('dispatch', 'no selected'), selection, kept: own, expected };
     }
     const detail = `kept, but not selected: ${place}; dropped pairs are not re-routed`;
-    return { verdict: verdict('dispatch', 'disagree', detail, numAmbiguous), kept: own, plan };
+    return { verdict: verdict('dispatch', 'disagree', detail, numAmbiguous), kept: own, expected };
   }
-  return { verdict: judgeKept(own), kept: own, plan };
+  judge.findings.push(...tokenTies(wishes, own));
+  return { verdict: judgeKept(own), kept: own, expected };
 
   function judgeKept(kept: Uint8Array): StageVerdicts {
-    const numOther = kept.reduce((count, flag, i) => count + (flag === expectedKept[i] ? 0 : 1), 0);
+    const numOther = kept.reduce((count, flag, i) => count + (flag === expected[i] ? 0 : 1), 0);
     if (numOther === 0) return verdict('dispatch', 'agree', '', numAmbiguous);
     const isPossible = kept.every((flag, i) => possible[i] === EITHER || flag === possible[i]);
     if (!isSure && isPossible)
@@ -103,8 +105,13 @@ export function judgeDispatch(
 }
 
 /** A selection of these experts, each token's in order of rank. */
-function rankedSelection(flags: Uint8Array, numTokens: number, numExperts: number, routing: Routing, { call }: Judge) {
-  const { config, inputs } = call;
+export function rankedSelection(
+  flags: Uint8Array,
+  numTokens: number,
+  numExperts: number,
+  routing: Routing,
+  { config, inputs }: LayerCall,
+) {
   return selectionOf(numTokens, numExperts, undefined, t => {
     const own = flags.subarray(t * numExperts, (t + 1) * numExperts);
     if (routing.probs.cols === 0) return Array.from(own.keys()).filter(e => own[e] === IN);
@@ -115,7 +122,7 @@ function rankedSelection(flags: Uint8Array, numTokens: number, numExperts: numbe
   });
 }
 
-function keptFlags({ selection, kept }: DispatchPlan): Uint8Array {
+export function keptFlags({ selection, kept }: DispatchPlan): Uint8Array {
   const flags = new Uint8Array(selection.numTokens * selection.numExperts);
   for (let t = 0; t < selection.numTokens; t++) {
     for (let pair = selection.tokenOffsets[t]; pair < selection.tokenOffsets[t + 1]; pair++) {

@@ -1,166 +1,170 @@
-/** The experts on the implementation's own kept pairs, and y on its own experts' rows and weights. */
-import { planOf } from '../dispatch.js';
-import { gatherRows, row, rows, zeros } from '../matrix.js';
-import { numColumns, routers } from '../selection/routers.js';
-import { selectionOf } from '../selection/selection.js';
-import type { Config, DispatchPlan, Matrix, Routing, Weights } from '../types.js';
-import {
-  type Approximate,
-  activationApprox,
-  asOperand,
-  exactly,
-  given,
-  linearApprox,
-  productApprox,
-  sigmoidApprox,
-  stored,
-} from './approximate.js';
-import type { Compared } from './choices.js';
-import { IN } from './choices.js';
-import { type Rounding, storing } from './rounding.js';
+/** The experts on the implementation's own kept pairs; y on its own experts' rows and weights. */
+import { numColumns } from '../selection/routers.js';
+import type { DispatchPlan, Routing } from '../types.js';
+import { type Approximate, exactly } from './approximate.js';
+import { IN, OUT } from './choices.js';
+import { byToken, type PlaceOf } from './difference.js';
+import { explainY } from './explain.js';
+import { combineApprox, expertsApprox, planOfKept, weightsApprox } from './forward-approx.js';
+import { type Judge, judgeFloats, notJudged, usable, verdict, worseOf } from './judge.js';
+import type { JudgedDispatch } from './judge-dispatch.js';
+import type { OwnForward } from './judge-gradients.js';
+import type { JudgedRouting } from './judge-routing.js';
+import { expertsIn, type JudgedSelection } from './judge-selection.js';
+import { asMatrix } from './observe.js';
+import { capacitiesOf } from './queues.js';
+import { settle } from './settle.js';
+import type { StageVerdicts } from './types.js';
 
-/** What the experts are given, and what they make of it. */
-export interface ExpertsApprox {
-  readonly out: Approximate;
-  /** Of each real expert with rows. */
-  readonly busy: readonly BusyExpert[];
+export interface JudgedExperts {
+  readonly verdicts: readonly StageVerdicts[];
+  /** Where y shows that a decision which was not told was wrong: selection, or dispatch. */
+  readonly decision?: StageVerdicts;
+  /** What the gradients are judged on; none where it is not known who was kept. */
+  readonly forward: OwnForward | undefined;
 }
 
-export interface BusyExpert {
-  readonly expert: number;
-  readonly first: number;
-  readonly last: number;
-  readonly given: Approximate;
-  readonly up: Approximate;
-  readonly gate: Approximate | undefined;
-  /** σ(up), or σ(gate). */
-  readonly activated: Approximate;
-  readonly hidden: Approximate;
-}
-
-/** The plan in which exactly these pairs [T, E] are selected and kept. */
-export function planOfKept(kept: Uint8Array, numTokens: number, routing: Routing, config: Config): DispatchPlan {
+export function judgeExperts(
+  judge: Judge,
+  { compared }: JudgedRouting,
+  selection: JudgedSelection,
+  dispatch: JudgedDispatch,
+): JudgedExperts {
+  const { call, experts: rounding, router, arithmetic, observation } = judge;
+  const { x, weights, config, inputs } = call;
   const numExperts = numColumns(config);
-  const selection = selectionOf(numTokens, numExperts, undefined, t => {
-    const experts: number[] = [];
-    for (let e = 0; e < numExperts; e++) if (kept[t * numExperts + e] === IN) experts.push(e);
-    return experts;
-  });
-  return planOf(selection, new Uint8Array(selection.expertIndex.length).fill(1), numTokens, routing, config);
-}
+  const routing: Routing = { logits: compared.logits.value, probs: compared.probs.value };
 
-/** Each expert's FFN over its rows. Shapes as `runExperts`. */
-export function expertsApprox(
-  x: Matrix,
-  plan: DispatchPlan,
-  weights: Weights,
-  config: Config,
-  rounding: Rounding,
-): ExpertsApprox {
-  const out = exactly(zeros(plan.tokenIndex.length, x.cols));
-  const busy: BusyExpert[] = [];
-  const numSkip = plan.selection.numExperts - weights.up.length;
-  for (let expert = 0; expert < weights.up.length; expert++) {
-    const [first, last] = [plan.expertOffsets[expert + numSkip], plan.expertOffsets[expert + numSkip + 1]];
-    if (first === last) continue;
-    const rowsOfExpert = expertApprox(
-      gatherRows(x, plan.tokenIndex.subarray(first, last)),
-      expert,
-      weights,
-      config,
-      rounding,
+  // of all pairs that may be kept, to be narrowed down by y
+  const maybe = dispatch.kept.map(status => (status === OUT ? OUT : IN));
+  const widest = expertsApprox(x, planOfKept(maybe, x.rows, routing, config), weights, config, rounding);
+  const widestWeights = weightsApprox(maybe, compared, config, router, rounding);
+  const neverDrops = capacitiesOf(x.rows, inputs, config) === undefined;
+  const { kept, open } = settle(
+    judge,
+    dispatch.kept,
+    dispatch.expected,
+    widest,
+    widestWeights,
+    usable(judge, 'y')?.data,
+    (t, flags) =>
+      !neverDrops || selection.mayChoose(t, expertsIn(flags.subarray(t * numExperts, (t + 1) * numExperts))),
+  );
+  const isSettled = kept.every((flag, i) => flag === maybe[i]);
+  const plan = isSettled ? widest.plan : planOfKept(kept, x.rows, routing, config);
+  const forward = isSettled ? widest : expertsApprox(x, plan, weights, config, rounding);
+  const expectedWeights = isSettled ? widestWeights : weightsApprox(kept, compared, config, router, rounding);
+
+  let likely: Approximate | undefined;
+  const likelyOut = () => {
+    likely ??= expertsApprox(x, plan, weights, config, judge.likely!.experts).out;
+    return likely;
+  };
+  const misplaced = misplacedRows(judge, plan.tokenIndex.length, open.size === 0);
+  const ownOut = misplaced ? undefined : usable(judge, 'expert_out');
+  const onOut =
+    misplaced ??
+    judgeFloats(
+      judge,
+      'experts',
+      'expert_out',
+      () => forward.out,
+      arithmetic.store,
+      rowPlaces(plan, x.cols),
+      likelyOut,
     );
-    const { hidden } = rowsOfExpert;
-    const bias = weights.downBias && row(weights.downBias, expert);
-    const operand = rounding.operands === rounding.store ? hidden : asOperand(hidden, rounding);
-    const projected = stored(linearApprox(operand, weights.down[expert], bias, rounding), rounding);
-    out.value.data.set(projected.value.data, first * x.cols);
-    out.error.set(projected.error, first * x.cols);
-    busy.push({ expert, first, last, ...rowsOfExpert });
+  const out = ownOut ? exactly(asMatrix(ownOut)) : forward.out;
+
+  const wherever = { value: expectedWeights.value, error: unbounded(expectedWeights.error, open, numExperts) };
+  const onWeights = judgeFloats(
+    judge,
+    'combine',
+    'combine',
+    () => wherever,
+    arithmetic.store,
+    byToken(numExperts, 'expert'),
+  );
+  const ownWeights = usable(judge, 'combine');
+  const used = ownWeights ? exactly(asMatrix(ownWeights)) : expectedWeights;
+  const sum = combineApprox(out, used, plan, kept, rounding);
+  const expectedY = { value: sum.value, error: unbounded(sum.error, open, x.cols) };
+  const likelyY = ownOut ? undefined : () => combineApprox(likelyOut(), used, plan, kept, judge.likely!.experts);
+  const onY = withOpen(
+    judgeFloats(judge, 'combine', 'y', () => expectedY, arithmetic.store, byToken(x.cols, 'column'), likelyY),
+    open,
+  );
+
+  const onCombine =
+    onWeights.verdict === 'not judged' && onY.verdict === 'not judged'
+      ? notJudged('combine', 'no combine, no y')
+      : worseOf(onWeights, onY);
+  const own = open.size === 0 ? { plan, experts: forward, weights: expectedWeights } : undefined;
+  const y = observation.tensors.get('y');
+  if (observation.tensors.has('expert_out') || misplaced || !y) {
+    return { verdicts: [onOut, onCombine], forward: own };
   }
-  return { out, busy };
-}
-
-function expertApprox(x: Matrix, expert: number, weights: Weights, config: Config, rounding: Rounding) {
-  const operand = given(x, rounding);
-  const project = (w: Matrix, biases: Matrix | undefined) =>
-    stored(linearApprox(operand, w, biases && row(biases, expert), rounding), rounding);
-  const up = project(weights.up[expert], weights.upBias);
-  const gate = weights.gate && project(weights.gate[expert], weights.gateBias);
-  const activated = stored(activationApprox(gate ?? up, config.activation, rounding), rounding);
-  const hidden = gate ? stored(productApprox(activated, up, rounding), rounding) : activated;
-  return { given: operand, up, gate, activated, hidden };
-}
-
-/** The combine weights that follow from what the router said: p, sigmoid(z) or 1, where kept. [T, E] */
-export function weightsApprox(
-  kept: Uint8Array,
-  { logits, probs }: Compared,
-  config: Config,
-  router: Rounding,
-  experts: Rounding,
-): Approximate {
-  const numExperts = numColumns(config);
-  const { weight } = routers[config.router];
-  const all =
-    weight === 'probs'
-      ? probs
-      : weight === 'sigmoid'
-        ? sigmoidApprox(logits, router)
-        : exactly(onesLike(kept, numExperts));
-  const value = zeros(kept.length / Math.max(1, numExperts), numExperts);
-  const error = new Float64Array(kept.length);
-  for (let i = 0; i < kept.length; i++) {
-    if (kept[i] !== IN) continue;
-    value.data[i] = all.value.data[i];
-    error[i] = all.error[i] + (weight === 'one' ? 0 : storing(experts.store, Math.abs(value.data[i]) + all.error[i]));
+  const isRight = onY.verdict === 'agree';
+  if (isRight) return { verdicts: [verdict('experts', 'agree', 'judged by y'), onCombine], forward: own };
+  const why = explainY(judge, asMatrix(y), {
+    y: expectedY,
+    forward,
+    kept,
+    chosen: selection.chosen,
+    weights: used,
+    compared,
+  });
+  judge.findings.forEach((finding, i) => {
+    if (finding.stage === 'combine' && onWeights.verdict !== 'disagree')
+      judge.findings[i] = { ...finding, stage: why.stage };
+  });
+  const explained = { ...onY, stage: why.stage, detail: [onY.detail, why.detail].filter(Boolean).join('; ') };
+  const onlyWeights =
+    onWeights.verdict === 'not judged' ? notJudged('combine', `y is wrong by the ${why.stage}`) : onWeights;
+  switch (why.stage) {
+    case 'combine':
+      return { verdicts: [onOut, worseOf(explained, onWeights)], forward: own };
+    case 'experts':
+      return { verdicts: [explained, onlyWeights], forward: own };
+    default:
+      return { verdicts: [onOut, onlyWeights], decision: explained, forward: undefined };
   }
-  return { value, error };
 }
 
-function onesLike(kept: Uint8Array, cols: number): Matrix {
-  return { rows: kept.length / cols, cols, data: new Float64Array(kept.length).fill(1) };
+/** No bound where several answers are right. */
+function unbounded(error: Float64Array, open: ReadonlySet<number>, cols: number): Float64Array {
+  if (open.size === 0) return error;
+  const wide = error.slice();
+  for (const t of open) wide.fill(Number.POSITIVE_INFINITY, t * cols, (t + 1) * cols);
+  return wide;
 }
 
-/**
- * y = Σ w·o: each term's own error by the product rule, and that of a sum of as many terms as the token has experts, in
- * any order, taken in `store`. Shapes: out [A, d], weights [T, E] -> [T, d]
- */
-export function combineApprox(
-  out: Approximate,
-  weights: Approximate,
-  plan: DispatchPlan,
-  rounding: Rounding,
-): Approximate {
-  const { numTokens, numExperts } = plan.selection;
-  const cols = out.value.cols;
-  const y = zeros(numTokens, cols);
-  const error = new Float64Array(numTokens * cols);
-  const size = new Float64Array(numTokens * cols);
-  const numTerms = new Int32Array(numTokens);
-  for (let e = 0; e < numExperts; e++) {
-    for (let i = plan.expertOffsets[e]; i < plan.expertOffsets[e + 1]; i++) {
-      const t = plan.tokenIndex[i];
-      const [w, dw] = [weights.value.data[t * numExperts + e], weights.error[t * numExperts + e]];
-      numTerms[t]++;
-      for (let c = 0; c < cols; c++) {
-        const [o, dO] = [out.value.data[i * cols + c], out.error[i * cols + c]];
-        const at = t * cols + c;
-        y.data[at] += w * o;
-        error[at] += Math.abs(w) * dO + dw * (Math.abs(o) + dO);
-        size[at] += (Math.abs(w) + dw) * (Math.abs(o) + dO);
-      }
-    }
-  }
-  const coarser = Math.max(1, rounding.store.unitRoundoff / rounding.u);
-  for (let at = 0; at < error.length; at++) {
-    const n = numTerms[Math.floor(at / cols)];
-    if (n > 0) error[at] += rounding.sum(n) * coarser * size[at] + storing(rounding.store, size[at]);
-  }
-  return { value: y, error };
+function withOpen(judged: StageVerdicts, open: ReadonlySet<number>): StageVerdicts {
+  if (open.size === 0 || judged.verdict === 'not judged') return judged;
+  const numAmbiguous = open.size;
+  return {
+    ...judged,
+    numAmbiguous,
+    detail: `${numAmbiguous} tokens are not judged: several of their decisions are right, and none is told`,
+  };
 }
 
-/** The rows of `a` for one expert. */
-export function rowsOf({ value, error }: Approximate, first: number, last: number): Approximate {
-  return { value: rows(value, first, last), error: error.subarray(first * value.cols, last * value.cols) };
+/** `expert_out` must have a row for each kept pair. */
+function misplacedRows({ observation, findings }: Judge, numRows: number, isSure: boolean): StageVerdicts | undefined {
+  const observed = observation.tensors.get('expert_out');
+  if (!observed) return undefined;
+  if (!isSure) return notJudged('experts', 'no kept to say which rows expert_out has');
+  if (observed.shape[0] === numRows) return undefined;
+  const detail = `expert_out: expected ${numRows} rows, one for each kept pair, got ${observed.shape[0]}`;
+  findings.push({ kind: 'wrong shape', severity: 'fault', stage: 'experts', detail });
+  return verdict('experts', 'disagree', detail);
+}
+
+/** Token, expert and column of an element of `expert_out`. */
+function rowPlaces({ tokenIndex, expertOffsets }: DispatchPlan, cols: number): PlaceOf {
+  return index => {
+    const i = Math.floor(index / cols);
+    let expert = 0;
+    while (expertOffsets[expert + 1] <= i) expert++;
+    return { token: tokenIndex[i], expert, column: index % cols };
+  };
 }

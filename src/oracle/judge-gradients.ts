@@ -2,16 +2,16 @@
 import type { DispatchPlan } from '../types.js';
 import type { Approximate } from './approximate.js';
 import { byToken, type PlaceOf } from './difference.js';
+import type { ForwardApprox } from './forward-approx.js';
 import { type GradientsApprox, gradientsApprox } from './gradients-approx.js';
 import { type Judge, judgeFloats, notJudged } from './judge.js';
-import type { ExpertsApprox } from './judge-experts.js';
 import type { JudgedRouting } from './judge-routing.js';
 import { expectedShapes } from './observe.js';
 import type { StageName, StageVerdicts } from './types.js';
 
 export interface OwnForward {
   readonly plan: DispatchPlan;
-  readonly experts: ExpertsApprox;
+  readonly experts: ForwardApprox;
   /** The combine weights that follow from the implementation's probabilities. [T, E] */
   readonly weights: Approximate;
 }

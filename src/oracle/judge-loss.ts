@@ -1,7 +1,7 @@
 /** The load-balancing loss on the implementation's own probabilities, and the training loss on its own y. */
 import { compensatedDot } from '../matrix.js';
 import { routers } from '../selection/routers.js';
-import { isReal, numRealTokens } from '../selection/selection.js';
+import { first, isReal, numRealTokens } from '../selection/selection.js';
 import type { Matrix } from '../types.js';
 import { type Approximate, exactly } from './approximate.js';
 import { intervals } from './choices.js';
@@ -13,33 +13,20 @@ import type { StageVerdicts } from './types.js';
 
 export function judgeLoss(judge: Judge, { compared }: JudgedRouting): StageVerdicts {
   const { call, router, arithmetic } = judge;
-  const { config, inputs } = call;
-  const balancing = routers[config.router].balanced
-    ? loadBalancingApprox(compared.probs, inputs.tokenMask, router)
-    : exactly(scalar(0));
-  const nowhere = () => ({});
-  const onBalancing = judgeFloats(judge, 'loss', 'load_balancing_loss', () => balancing, arithmetic.router, nowhere);
-  if (!call.gradY) return onBalancing;
+  const { config, inputs, gradY } = call;
   const own = usable(judge, 'load_balancing_loss');
+  const { approximate: balancing, numOpen } = routers[config.router].balanced
+    ? loadBalancingApprox(compared.probs, inputs.tokenMask, router, own?.data[0])
+    : { approximate: exactly(scalar(0)), numOpen: 0 };
+  const nowhere = () => ({});
+  const judged = judgeFloats(judge, 'loss', 'load_balancing_loss', () => balancing, arithmetic.router, nowhere);
+  const onBalancing = { ...judged, numAmbiguous: judged.verdict === 'not judged' ? 0 : numOpen };
+  if (!gradY) return onBalancing;
   const y = usable(judge, 'y');
-  const onLoss = y
-    ? judgeFloats(
-        judge,
-        'loss',
-        'loss',
-        () =>
-          trainingApprox(
-            asMatrix(y),
-            call.gradY!,
-            own ? exactly(asMatrix(own)) : balancing,
-            config.auxLossCoef ?? 0,
-            judge.experts,
-          ),
-        arithmetic.router,
-        nowhere,
-      )
-    : notJudged('loss', 'no y to make the loss of');
-  return worseOf(onBalancing, onLoss);
+  if (!y) return worseOf(onBalancing, notJudged('loss', 'no y to make the loss of'));
+  const added = own ? exactly(asMatrix(own)) : balancing;
+  const training = () => trainingApprox(exactly(asMatrix(y)), gradY, added, config.auxLossCoef ?? 0, judge.experts);
+  return worseOf(onBalancing, judgeFloats(judge, 'loss', 'loss', training, arithmetic.router, nowhere));
 }
 
 function scalar(value: number): Matrix {
@@ -48,16 +35,17 @@ function scalar(value: number): Matrix {
 
 /**
  * l_aux = E Σ_e mean(p_e) f_e. Each token adds E · mean(p_e) / T for its first choice e; where several may be first, the
- * loss may lie anywhere between the least and the most that they add.
+ * loss may lie anywhere between the least and the most that they add: the nearest value there to `own` is expected.
  */
 export function loadBalancingApprox(
   probs: Approximate,
   tokenMask: Uint8Array | undefined,
   rounding: Rounding,
-): Approximate {
+  own: number | undefined,
+): { approximate: Approximate; numOpen: number } {
   const { rows, cols } = probs.value;
   const numTokens = numRealTokens(rows, tokenMask);
-  if (numTokens === 0) return exactly(scalar(0));
+  if (numTokens === 0) return { approximate: exactly(scalar(0)), numOpen: 0 };
   const mean = new Float64Array(cols);
   const meanError = new Float64Array(cols);
   for (let t = 0; t < rows; t++) {
@@ -68,20 +56,26 @@ export function loadBalancingApprox(
       meanError[e] += errors[e] / numTokens;
     }
   }
-  let [least, most, error] = [0, 0, 0];
+  let [least, most, pinned, error, numOpen] = [0, 0, 0, 0, 0];
   for (let t = 0; t < rows; t++) {
     if (!isReal(tokenMask, t)) continue;
     const firsts = firstsOf(probs, t);
-    least += Math.min(...firsts.map(e => mean[e]));
-    most += Math.max(...firsts.map(e => mean[e]));
-    error += Math.max(...firsts.map(e => meanError[e]));
+    if (firsts.length > 1) numOpen++;
+    let [low, high, highError] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, 0];
+    for (const e of firsts) {
+      low = Math.min(low, mean[e]);
+      high = Math.max(high, mean[e]);
+      highError = Math.max(highError, meanError[e]);
+    }
+    least += low;
+    most += high;
+    pinned += mean[first(intervals(probs, t).values)];
+    error += highError;
   }
   const scale = cols / numTokens;
-  const rounded = rounding.sum(rows + cols + 4) * scale * most + floorOf(rounding.compute);
-  return {
-    value: scalar((scale * (least + most)) / 2),
-    error: Float64Array.of((scale * (most - least)) / 2 + scale * error + rounded),
-  };
+  const expected = Math.min(most, Math.max(least, own === undefined ? pinned : own / scale));
+  const rounded = rounding.sum(rows + cols + 4) * scale * Math.abs(most) + floorOf(rounding.compute);
+  return { approximate: { value: scalar(scale * expected), error: Float64Array.of(scale * error + rounded) }, numOpen };
 }
 
 /** The experts that may be a token's first choice. */
@@ -95,19 +89,21 @@ export function firstsOf(probs: Approximate, token: number): number[] {
 }
 
 /** Σ(y ⊙ gradY) + α·l_aux, a sum of T·d + 1 products. */
-function trainingApprox(
-  y: Matrix,
+export function trainingApprox(
+  y: Approximate,
   gradY: Matrix,
   balancing: Approximate,
   alpha: number,
   rounding: Rounding,
 ): Approximate {
-  const value = compensatedDot(y.data, gradY.data) + alpha * balancing.value.data[0];
-  let size = Math.abs(alpha * balancing.value.data[0]);
-  for (let i = 0; i < y.data.length; i++) size += Math.abs(y.data[i] * gradY.data[i]);
-  const rounded = (rounding.sum(y.data.length + 1) + rounding.u) * size;
-  return {
-    value: scalar(value),
-    error: Float64Array.of(Math.abs(alpha) * balancing.error[0] + rounded + floorOf(rounding.compute)),
-  };
+  const added = alpha * balancing.value.data[0];
+  let [error, size] = [Math.abs(alpha) * balancing.error[0], Math.abs(added)];
+  for (let i = 0; i < y.error.length; i++) {
+    const g = Math.abs(gradY.data[i]);
+    error += g * y.error[i];
+    size += g * (Math.abs(y.value.data[i]) + y.error[i]);
+  }
+  const rounded = (rounding.sum(y.error.length + 1) + rounding.u) * size + floorOf(rounding.compute);
+  const value = compensatedDot(y.value.data, gradY.data) + added;
+  return { value: scalar(value), error: Float64Array.of(error + rounded) };
 }

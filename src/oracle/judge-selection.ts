@@ -3,10 +3,11 @@ import { dot } from '../matrix.js';
 import { numColumns, routers } from '../selection/routers.js';
 import { isReal } from '../selection/selection.js';
 import type { Routing, Selection } from '../types.js';
-import { type Choice, type Compared, choiceOf, EITHER, IN } from './choices.js';
+import { type Choice, type Compared, choiceOf, EITHER, IN, OUT } from './choices.js';
 import { type Judge, notJudged, verdict } from './judge.js';
 import type { Observed } from './observe.js';
 import { relativeOf } from './relatives.js';
+import { expertTies } from './ties.js';
 import type { StageVerdicts } from './types.js';
 
 export interface JudgedSelection {
@@ -15,6 +16,8 @@ export interface JudgedSelection {
   readonly chosen: Uint8Array;
   /** The reference's, on the same numbers: 1 = selected. [T, E] */
   readonly expected: Uint8Array;
+  /** Whether a token may choose these experts, each of which it may choose. */
+  readonly mayChoose: (token: number, experts: readonly number[]) => boolean;
 }
 
 export function judgeSelection(judge: Judge, compared: Compared): JudgedSelection {
@@ -26,24 +29,32 @@ export function judgeSelection(judge: Judge, compared: Compared): JudgedSelectio
   const choices = Array.from({ length: config.router === 'base_train' ? 0 : numTokens }, (_, t) =>
     choiceOf(t, numExperts, compared, inputs, config, router),
   );
-  const possible = config.router === 'base_train' ? expected : statusOf(choices, numTokens * numExperts);
+  // an assignment is of all tokens together: of one token alone, any expert may be its own
+  const anyOfReal = () => expected.map((_, i) => (isReal(inputs.tokenMask, Math.floor(i / numExperts)) ? EITHER : OUT));
+  const possible = config.router === 'base_train' ? anyOfReal() : statusOf(choices, numTokens * numExperts);
   const numAmbiguous = choices.filter(({ status }) => status.includes(EITHER)).length;
 
+  const mayChoose = (t: number, experts: readonly number[]) =>
+    config.router === 'base_train' ? experts.length === 1 : choices[t].fault(experts) === undefined;
   const own = ownFlags(judge, 'selected') ?? keptInstead(judge);
   if (!own) {
     const misshapen = judge.observation.misshapen.get('selected');
     const judged = misshapen
       ? verdict('selection', 'disagree', `selected: ${misshapen}`, numAmbiguous)
       : { ...notJudged('selection', 'no selected'), numAmbiguous };
-    return { verdict: judged, chosen: possible, expected };
+    return { verdict: judged, chosen: possible, expected, mayChoose };
   }
   const faults = faultsOfFlags(judge, 'selected');
+  const { weight } = routers[config.router];
+  const values = weight === 'sigmoid' ? compared.logits : compared.probs;
+  if (weight !== 'one' && choices.length > 0 && config.router !== 'topk')
+    judge.findings.push(...expertTies(own, possible, values));
   const judged = faults
     ? verdict('selection', 'disagree', faults, numAmbiguous)
     : config.router === 'base_train'
       ? judgeAssignment(judge, own, expected, compared)
       : judgeChoices(judge, own, expected, choices, routing, numAmbiguous);
-  return { verdict: judged, chosen: own, expected };
+  return { verdict: judged, chosen: own, expected, mayChoose };
 }
 
 /** 1 where selected. */
@@ -107,8 +118,8 @@ function judgeChoices(
     if (ours.every((flag, e) => flag === theirs[e])) return;
     numOther++;
     const impossible = ours.findIndex((flag, e) => status[e] !== EITHER && flag !== (status[e] === IN ? 1 : 0));
-    const why = impossible >= 0 ? '' : isReal(judge.call.inputs.tokenMask, t) ? fault(expertsIn(ours)) : '';
-    if (impossible >= 0 || why) wrong.push({ token: t, why: why ?? '' });
+    const why = isReal(judge.call.inputs.tokenMask, t) ? fault(expertsIn(ours)) : undefined;
+    if (impossible >= 0 || why !== undefined) wrong.push({ token: t, why: why ?? '' });
   });
   if (numOther === 0) return verdict('selection', 'agree', '', numAmbiguous);
   if (wrong.length === 0) {
@@ -159,7 +170,7 @@ function judgeAssignment(judge: Judge, own: Uint8Array, expected: Uint8Array, { 
   return verdict('selection', 'admissible', `another assignment of the same worth: ${scores}`);
 }
 
-function expertsIn(flags: Uint8Array): number[] {
+export function expertsIn(flags: Uint8Array): number[] {
   const experts: number[] = [];
   flags.forEach((flag, e) => {
     if (flag) experts.push(e);
