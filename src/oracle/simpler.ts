@@ -1,14 +1,20 @@
 /** Calls of the same sizes as a given one, each simpler in one thing: an option less, or rounder numbers. */
 import { capacityOf } from '../capacity.js';
+import { linear } from '../linear.js';
+import { zeros } from '../matrix.js';
+import { numColumns } from '../selection/routers.js';
 import { numRealTokens } from '../selection/selection.js';
 import type { ActivationName, Config, Matrix, RoutingInputs, Weights } from '../types.js';
-import { withoutSkipExpert } from './parts.js';
+import { withoutSkipExpert, withWidth } from './parts.js';
 import type { LayerCall } from './types.js';
 
 /** Options that the call may do without, or have in a plainer form. */
 export function* plainer(call: LayerCall): Generator<LayerCall> {
-  const { config, weights, inputs, gradY } = call;
+  const { config, weights, inputs, gradY, x } = call;
   if (gradY) yield without(call, 'gradY');
+  if (x.rows === 1 && x.cols > 1 && weights.router.rows > 0) yield asOneColumn(call);
+  if (config.router !== 'dense') yield asDense(call);
+  if (config.router === 'base_train') yield { ...call, config: { ...config, router: 'base_eval' } };
   for (const key of ['tokenMask', 'noise'] as const) {
     if (inputs[key]) yield { ...call, inputs: without<RoutingInputs, typeof key>(inputs, key) };
   }
@@ -33,6 +39,23 @@ export function* plainer(call: LayerCall): Generator<LayerCall> {
       yield { ...call, config: { ...config, threshold } };
     }
   }
+}
+
+/** One token's logits from a single column: x is 1, and the router's rows are the logits. */
+function asOneColumn(call: LayerCall): LayerCall {
+  const narrow = withWidth(call, [0]);
+  const { data } = linear(call.x, call.weights.router);
+  const router = { rows: data.length, cols: 1, data: data.map(Math.fround) };
+  return { ...narrow, x: { rows: 1, cols: 1, data: Float64Array.of(1) }, weights: { ...narrow.weights, router } };
+}
+
+/** Every expert for every token: no decision is left. Hash gets a router, of zeros. */
+function asDense(call: LayerCall): LayerCall {
+  const { config, weights, inputs, x } = call;
+  const { threshold, topK, ...others } = config;
+  const { noise, tokenIds, hashTable, ...mask } = inputs;
+  const router = weights.router.rows > 0 ? weights.router : zeros(numColumns(config), x.cols);
+  return { ...call, config: { ...others, router: 'dense' }, inputs: mask, weights: { ...weights, router } };
 }
 
 /** The same call with rounder numbers in one tensor, or in one place of a small one; never back to what was left. */
