@@ -11,7 +11,8 @@ import {
   selectThreshold,
   type Weights,
 } from 'xmoe';
-import { errorBounds, U32 } from 'xmoe/oracle';
+import { outputTensors } from 'xmoe/layer-case';
+import { arithmeticNamed, errorBounds } from 'xmoe/oracle';
 import type { Shape } from './shapes.js';
 
 /** Ours; and the fixed k that other libraries know, with k the average of ours. */
@@ -96,7 +97,8 @@ function thresholdFor(expertsPerToken: number, probs: Matrix): number {
 /** Without a capacity no token knows of another, so one pass of the reference answers all steps. */
 function stepsOf(x: Matrix, weights: Weights, config: Config, numTokens: number): Step[] {
   const trace = runLayer(reference, x, weights, config);
-  const bound = errorBounds(trace, x, weights, config, U32).get('y')!;
+  const kept = outputTensors(trace).get('kept')!.data as Uint8Array;
+  const bound = errorBounds({ x, weights, config, inputs: {} }, kept, arithmeticNamed('f32')).get('y')!.error;
   return Array.from({ length: x.rows / numTokens }, (_, step) => {
     const part = (data: Floats) => {
       const size = (data.length / x.rows) * numTokens;

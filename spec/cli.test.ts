@@ -134,7 +134,7 @@ test('layer with nothing recorded agrees', () => {
 
 const cut = file('cut.safetensors', readFileSync(join(root, MODEL)).subarray(0, 100_000));
 const badUsage: [string, string[], RegExp][] = [
-  ['nothing', [], /^xmoe "COMMAND" expected layer \| eval \| generate \| show, got nothing/],
+  ['nothing', [], /^xmoe "COMMAND" expected layer \| check \| vectors \| eval \| generate \| show, got nothing/],
   ['an unknown command', ['lair'], /^xmoe "COMMAND" expected .*, got "lair"/],
   ['an unknown option', ['layer', '--gard', recording('silu')], /^xmoe layer: .*--gard/],
   ['no case', ['layer'], /^xmoe layer: "arguments" expected CASE.safetensors, got nothing/],

@@ -2,16 +2,26 @@
 import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { type ArithmeticName, adopt, arithmeticNamed, type Implementation, implementationOf } from '../oracle/index.js';
+import {
+  type Arithmetic,
+  type ArithmeticName,
+  adopt,
+  arithmeticNamed,
+  type Implementation,
+  implementationOf,
+  libraries,
+} from '../oracle/index.js';
 import { processImplementation } from '../process/index.js';
 import type { Arguments } from './arguments.js';
 import { backendNames, backendOf } from './backends.js';
 
 const arithmeticNames: readonly ArithmeticName[] = ['f64', 'f32', 'tf32', 'f16', 'bf16', 'int8'];
+const libraryNames = Object.keys(libraries) as (keyof typeof libraries)[];
 
 export const implementationOptions = {
   backend: { type: 'string' },
   arithmetic: { type: 'string' },
+  library: { type: 'string' },
   'time-limit': { type: 'string' },
   'memory-limit': { type: 'string' },
 } as const;
@@ -22,15 +32,22 @@ export const implementationHelp = `\
   -- COMMAND …       a program that speaks the protocol of spec/PROTOCOL.md on stdin and stdout
   --arithmetic A     ${arithmeticNames.join(' | ')}: what the experts compute in (default: what X says, else f32);
                      logits, probabilities and selection are held to f32 or better
+  --library L        c | wgsl: what exp, tanh and erf may be off by (default c)
   --time-limit S     seconds that a command has for an answer, its start included (default 60)
   --memory-limit M   MiB of memory that a command may hold; looked at on Linux (default 8192)`;
 
-/** @throws RangeError for an unknown name */
-export function arithmeticOf(args: Arguments): ArithmeticName | undefined {
-  const name = args.text('arithmetic');
-  const known = arithmeticNames.find(arithmetic => arithmetic === name);
-  if (known === name) return known;
-  throw new RangeError(`"--arithmetic" expected ${arithmeticNames.join(' | ')}, got "${name}"`);
+/** What `--arithmetic` and `--library` say; undefined where neither is given. @throws RangeError for an unknown name */
+export function arithmeticOf(args: Arguments): Arithmetic | undefined {
+  const name = chosen('--arithmetic', args.text('arithmetic'), arithmeticNames);
+  const library = chosen('--library', args.text('library'), libraryNames);
+  if (name === undefined && library === undefined) return undefined;
+  return arithmeticNamed(name ?? 'f32', library && { library });
+}
+
+function chosen<T extends string>(option: string, given: string | undefined, names: readonly T[]): T | undefined {
+  const known = names.find(name => name === given);
+  if (known === given) return known;
+  throw new RangeError(`"${option}" expected ${names.join(' | ')}, got "${given}"`);
 }
 
 /** The arguments before `--`, and the command after it. */
@@ -42,19 +59,18 @@ export function splitCommand(argv: readonly string[]): { own: readonly string[];
 /** @throws TypeError | RangeError for none, both, or one that cannot be loaded */
 export async function implementationFor(args: Arguments, command: readonly string[]): Promise<Implementation> {
   const backend = args.text('backend');
-  const name = arithmeticOf(args);
+  const arithmetic = arithmeticOf(args);
   const seconds = args.number('time-limit', { min: 0.01 });
   const memory = args.number('memory-limit', { min: 1 });
   if (command.length > 0) {
     if (backend !== undefined) throw new TypeError(`"--backend" expected nothing beside a command, got "${backend}"`);
     return processImplementation(command, {
-      ...(name && { arithmetic: name }),
+      ...(arithmetic && { arithmetic }),
       ...(seconds !== undefined && { seconds }),
       ...(memory !== undefined && { memoryBytes: memory * 2 ** 20 }),
     });
   }
   if (backend === undefined) throw new TypeError('"--backend" expected a backend, or a command after --, got nothing');
-  const arithmetic = name && arithmeticNamed(name);
   if (isPath(backend)) return adopt(await defaultExportOf(backend), backend, arithmetic);
   return implementationOf(await backendOf(backend), arithmetic);
 }

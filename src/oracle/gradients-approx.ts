@@ -5,7 +5,7 @@ import { gatherRows, row, zeros } from '../matrix.js';
 import { routers } from '../selection/routers.js';
 import { isReal, numRealTokens } from '../selection/selection.js';
 import type { ActivationName, DispatchPlan, Matrix } from '../types.js';
-import { type Approximate, asOperand, given, linearApprox, productApprox, stored } from './approximate.js';
+import { type Approximate, factorOf, given, linearApprox, productApprox, stored } from './approximate.js';
 import type { Compared } from './choices.js';
 import { withoutErrorWhereExact } from './exactness.js';
 import type { BusyExpert, ForwardApprox } from './forward-approx.js';
@@ -292,11 +292,6 @@ function dots(a: Approximate, b: Approximate, rounding: Rounding): { value: Floa
     error[i] += rounding.sum(cols) * size + floorOf(rounding.compute);
   }
   return { value, error };
-}
-
-/** What was stored, as a factor of a product: rounded once more where the operands have fewer bits, as tf32's do. */
-function factorOf(stored: Approximate, rounding: Rounding): Approximate {
-  return rounding.operands === rounding.store ? stored : asOperand(stored, rounding);
 }
 
 /** grad W, for weights [out, in]: [n, out] -> [n, in]. */

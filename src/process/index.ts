@@ -3,14 +3,14 @@
  */
 import { exactDtype, type NamedTensors, readOutputs, writeLayerCase } from '../layer-case/index.js';
 import { ImplementationError } from '../oracle/implementation-error.js';
-import type { ArithmeticName, Implementation, LayerCall } from '../oracle/index.js';
+import type { Arithmetic, Implementation, LayerCall } from '../oracle/index.js';
 import { arithmeticNamed } from '../oracle/index.js';
 import { quote } from '../safetensors/json.js';
 import { ForeignProcess, type ProcessLimits } from './foreign-process.js';
 
 export interface ProcessOptions extends Partial<ProcessLimits> {
-  /** What it says it computes in. Default `f32`. */
-  readonly arithmetic?: ArithmeticName;
+  /** What it computes in. Default `f32`. */
+  readonly arithmetic?: Arithmetic;
 }
 
 const DEFAULT_LIMITS: ProcessLimits = { seconds: 60, memoryBytes: 8 * 2 ** 30 };
@@ -25,7 +25,7 @@ export async function processImplementation(
   command: readonly string[],
   options: ProcessOptions = {},
 ): Promise<Implementation> {
-  const { arithmetic = 'f32', ...limits } = options;
+  const { arithmetic = arithmeticNamed('f32'), ...limits } = options;
   const start = () => ForeignProcess.start(command, { ...DEFAULT_LIMITS, ...limits });
   let running: ForeignProcess | undefined = await start();
   const close = async () => {
@@ -34,7 +34,7 @@ export async function processImplementation(
   };
   return {
     name: command.join(' '),
-    arithmetic: arithmeticNamed(arithmetic),
+    arithmetic,
     async run(call) {
       running ??= await start();
       try {
