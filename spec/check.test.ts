@@ -196,7 +196,8 @@ test('shards are disjoint, and together the whole', () => {
       'recorder.mjs',
       `import { appendFileSync } from 'node:fs';
        const asked = [];
-       export default { name: 'recorder', run(call) { asked.push(JSON.stringify([call.config, [...call.x.data]])); return new Map(); },
+       export default { name: 'recorder', run() {},
+         refuses(call) { asked.push(JSON.stringify([call.config, [...call.x.data]])); return 'it only records'; },
          close() { process.stderr.write(asked.join('\\n')); } };`,
     );
     const { stderr } = xmoe('check', '--backend', path, '--router', 'switch', '--runs', '25', ...args);
