@@ -3,23 +3,32 @@
  *
  * Shapes  x [numTokens, k], packed w -> logits [numTokens, numExperts], dense float32
  * Units   bytes and elements. w is float64, in panels of eight experts (zeros past the last): w[8p + j][l] is element
- *         8l + j of panel p. scratchPtr: room for two tokens in float64, 16k bytes
+ *         8l + j of panel p. scratchPtr: room for four tokens in float64 and their sums, 32k + 256 bytes
  * Order   each logit is one chain of sums from 0 in order of l. The products of float32s are exact in float64, so a fused
  *         multiply-add changes nothing: both targets give the float64 sum of that order, rounded to float32
+ *
+ * tileTokens is how many tokens share the loads of a panel: 2, or 4 where the engine joins vectors into 256 bits.
  */
 export function route_f32(
   xPtr: usize, panelsPtr: usize, logitsPtr: usize, scratchPtr: usize, numTokens: i32, k: i32, numExperts: i32,
+  tileTokens: i32,
 ): void {
-  for (let t = 0; t < numTokens; t += 2) {
-    const tokens = min(2, numTokens - t);
-    widen(xPtr + (<usize>(t * k) << 2), scratchPtr, tokens * k);
+  const rows = scratchPtr + 256;
+  for (let left = numTokens; left > 0;) {
+    const tokens = left >= 4 && tileTokens == 4 ? 4 : left >= 2 ? 2 : 1;
+    widen(xPtr, rows, tokens * k);
     for (let e = 0; e < numExperts; e += 8) {
       const panel = panelsPtr + (<usize>(e * k) << 3);
-      const logits = logitsPtr + (<usize>(t * numExperts + e) << 2);
-      const experts = min(8, numExperts - e);
-      if (tokens > 1) routeTile(2, scratchPtr, panel, k, logits, numExperts, experts);
-      else routeTile(1, scratchPtr, panel, k, logits, numExperts, experts);
+      if (tokens == 4) routeTile(4, rows, panel, k, scratchPtr);
+      else if (tokens == 2) routeTile(2, rows, panel, k, scratchPtr);
+      else routeTile(1, rows, panel, k, scratchPtr);
+      for (let t = 0; t < tokens; t++) {
+        round(scratchPtr + (<usize>t << 6), logitsPtr + (<usize>(t * numExperts + e) << 2), min(8, numExperts - e));
+      }
     }
+    left -= tokens;
+    xPtr += <usize>(tokens * k) << 2;
+    logitsPtr += <usize>(tokens * numExperts) << 2;
   }
 }
 
@@ -32,43 +41,52 @@ function widen(from: usize, to: usize, n: i32): void {
   if (from < end) store<f64>(to, load<f32>(from));
 }
 
-/** One or two tokens (a constant), in float64 and dense, against a panel. */
+/** n float64s to float32. */
 // @ts-ignore: decorator
 @inline
-function routeTile(
-  tokens: i32, xPtr: usize, panel: usize, k: i32, logits: usize, numExperts: i32, experts: i32,
-): void {
-  let x0 = xPtr, x1 = xPtr + (<usize>k << 3), w = panel;
-  const end = x1;
-  let c00 = f64x2.splat(0), c01 = c00, c02 = c00, c03 = c00, c10 = c00, c11 = c00, c12 = c00, c13 = c00;
-  do {
-    const w0 = v128.load(w), w1 = v128.load(w, 16), w2 = v128.load(w, 32), w3 = v128.load(w, 48);
-    let x = v128.load64_splat(x0);
-    c00 = madd(x, w0, c00); c01 = madd(x, w1, c01); c02 = madd(x, w2, c02); c03 = madd(x, w3, c03);
-    if (tokens > 1) {
-      x = v128.load64_splat(x1);
-      c10 = madd(x, w0, c10); c11 = madd(x, w1, c11); c12 = madd(x, w2, c12); c13 = madd(x, w3, c13);
-      x1 += 8;
-    }
-    x0 += 8;
-    w += 64;
-  } while (x0 < end);
-  storeLogits(logits, experts, c00, c01, c02, c03);
-  if (tokens > 1) storeLogits(logits + (<usize>numExperts << 2), experts, c10, c11, c12, c13);
+function round(from: usize, to: usize, n: i32): void {
+  for (const end = from + (<usize>n << 3); from < end; from += 8, to += 4) store<f32>(to, <f32>load<f64>(from));
 }
 
-/** Round the sums of the first `experts` (1 to 8) of a panel. */
+/** One, two or four tokens (a constant), in float64 and dense, against a panel: eight sums each. */
 // @ts-ignore: decorator
 @inline
-function storeLogits(logits: usize, experts: i32, c0: v128, c1: v128, c2: v128, c3: v128): void {
-  store<f32>(logits, <f32>f64x2.extract_lane(c0, 0));
-  if (experts > 1) store<f32>(logits, <f32>f64x2.extract_lane(c0, 1), 4);
-  if (experts > 2) store<f32>(logits, <f32>f64x2.extract_lane(c1, 0), 8);
-  if (experts > 3) store<f32>(logits, <f32>f64x2.extract_lane(c1, 1), 12);
-  if (experts > 4) store<f32>(logits, <f32>f64x2.extract_lane(c2, 0), 16);
-  if (experts > 5) store<f32>(logits, <f32>f64x2.extract_lane(c2, 1), 20);
-  if (experts > 6) store<f32>(logits, <f32>f64x2.extract_lane(c3, 0), 24);
-  if (experts > 7) store<f32>(logits, <f32>f64x2.extract_lane(c3, 1), 28);
+function routeTile(tokens: i32, rows: usize, panel: usize, k: i32, sums: usize): void {
+  const rowBytes = <usize>k << 3, end = rows + rowBytes, zero = f64x2.splat(0);
+  let x0 = rows, x1 = x0 + rowBytes, x2 = x1 + rowBytes, x3 = x2 + rowBytes, w = panel;
+  let c00 = zero, c01 = zero, c02 = zero, c03 = zero, c10 = zero, c11 = zero, c12 = zero, c13 = zero;
+  let c20 = zero, c21 = zero, c22 = zero, c23 = zero, c30 = zero, c31 = zero, c32 = zero, c33 = zero;
+  do {
+    const w0 = v128.load(w), w1 = v128.load(w, 16), w2 = v128.load(w, 32), w3 = v128.load(w, 48);
+    let x = v128.load64_splat(x0); x0 += 8;
+    c00 = madd(x, w0, c00); c01 = madd(x, w1, c01); c02 = madd(x, w2, c02); c03 = madd(x, w3, c03);
+    if (tokens > 1) {
+      x = v128.load64_splat(x1); x1 += 8;
+      c10 = madd(x, w0, c10); c11 = madd(x, w1, c11); c12 = madd(x, w2, c12); c13 = madd(x, w3, c13);
+    }
+    if (tokens > 2) {
+      x = v128.load64_splat(x2); x2 += 8;
+      c20 = madd(x, w0, c20); c21 = madd(x, w1, c21); c22 = madd(x, w2, c22); c23 = madd(x, w3, c23);
+      x = v128.load64_splat(x3); x3 += 8;
+      c30 = madd(x, w0, c30); c31 = madd(x, w1, c31); c32 = madd(x, w2, c32); c33 = madd(x, w3, c33);
+    }
+    w += 64;
+  } while (x0 < end);
+  storeSums(sums, c00, c01, c02, c03);
+  if (tokens > 1) storeSums(sums + 64, c10, c11, c12, c13);
+  if (tokens > 2) {
+    storeSums(sums + 128, c20, c21, c22, c23);
+    storeSums(sums + 192, c30, c31, c32, c33);
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function storeSums(sums: usize, c0: v128, c1: v128, c2: v128, c3: v128): void {
+  v128.store(sums, c3, 48);
+  v128.store(sums, c2, 32);
+  v128.store(sums, c1, 16);
+  v128.store(sums, c0);
 }
 
 // @ts-ignore: decorator

@@ -1,11 +1,11 @@
 /** What share of the most that a core can do do the experts' products reach? S1's experts, relu, one thread. */
-import { type Kernels, loadKernels, memoryOf, targets } from '../spec/kernels.js';
+import { type Kernels, loadKernels, memoryOf, targets, widths } from '../spec/kernels.js';
 import { compare, type Row, report } from './measure.js';
 import { FLOPS, peak } from './peak.js';
 import { shapes } from './shapes.js';
 
 const { dModel, dFf, numExperts } = shapes.find(({ name }) => name === 'S1')!;
-const MAX_ROWS = 33;
+const MAX_ROWS = 36;
 
 /** `numExperts` experts get so many rows each: one alone finds its weights in the caches, all of them do not. */
 const cases = [
@@ -18,46 +18,46 @@ const label = ({ numRows, numExperts }: Case) => `${numExperts} x ${numRows} row
 const flopsOf = ({ numRows, numExperts }: Case) => numExperts * numRows * 4 * dModel * dFf;
 const experts = new Map<string, (of: Case) => void>();
 for (const target of targets) {
-  // One memory each, one after the other: the arrays, all of float32 or addresses, follow each other.
-  const width = 16;
-  const filled = (n: number) => Math.ceil(n / width) * width;
-  const ofExpert = 2 * filled(dModel) * filled(dFf) + dModel + dFf;
-  const memory = memoryOf(4 * (numExperts * ofExpert + MAX_ROWS * (2 * dModel + dFf + 3) + 4 * width));
+  const ofExpert = dModel * (dFf + 1) + dFf * (dModel + 1);
+  const memory = memoryOf(4 * (numExperts * ofExpert + MAX_ROWS * (3 * dModel + dFf + 5)));
   const kernels = loadKernels(target, memory);
-  if (kernels) experts.set(`experts, ${target}`, run(kernels, memory.buffer));
+  if (!kernels) continue;
+  for (const width of widths) {
+    for (const tileRows of target === 'relaxed' ? [4, 6] : [4]) {
+      const name = `experts, ${target} ${tileRows}x${width}`;
+      experts.set(name, run(kernels, memory.buffer, width, tileRows));
+    }
+  }
 }
 
 /** Lay out the experts and the rows; both products of so many experts over so many rows. */
-function run({ up_f32, down_combine_f32, panelWidth, tileRows }: Kernels, memory: ArrayBuffer): (of: Case) => void {
-  const width = panelWidth.value;
-  const [upPanels, downPanels] = [Math.ceil(dFf / width), Math.ceil(dModel / width)];
+function run(kernels: Kernels, memory: ArrayBuffer, width: 8 | 16, tileRows: number): (of: Case) => void {
+  const product = kernels[`product_f32_${width}`];
   let end = 0;
   const place = (length: number) => {
     end += 4 * length;
     return end - 4 * length;
   };
-  const xPtr = place(MAX_ROWS * dModel);
-  const yPtr = place(MAX_ROWS * downPanels * width);
-  const hiddenPtr = place(MAX_ROWS * upPanels * width);
-  const [weightsPtr, biasPtr] = [place(MAX_ROWS), place(Math.max(upPanels, downPanels) * width)];
-  const [rowsPtr, targetsPtr] = [place(MAX_ROWS), place(MAX_ROWS)];
-  const upPtr = Array.from({ length: numExperts }, () => place(upPanels * width * dModel));
-  const downPtr = Array.from({ length: numExperts }, () => place(downPanels * width * dFf));
+  const [x, y, out, hidden] = [dModel, dModel, dModel, dFf].map(length => place(MAX_ROWS * length));
+  const [weights, xRows, hiddenRows, outRows, yRows] = [0, 1, 2, 3, 4].map(() => place(MAX_ROWS));
+  const up = Array.from({ length: numExperts }, () => place(dFf * (dModel + 1)));
+  const down = Array.from({ length: numExperts }, () => place(dModel * (dFf + 1)));
   // Small whole numbers, so that no sum overflows or becomes denormal.
   const floats = new Float32Array(memory, 0, end / 4);
   for (let i = 0; i < floats.length; i++) floats[i] = ((i % 17) - 8) / 16;
   const addresses = new Uint32Array(memory);
   for (let i = 0; i < MAX_ROWS; i++) {
-    addresses[rowsPtr / 4 + i] = xPtr + 4 * i * dModel;
-    addresses[targetsPtr / 4 + i] = yPtr + 4 * i * downPanels * width;
+    addresses[xRows / 4 + i] = x + 4 * i * dModel;
+    addresses[hiddenRows / 4 + i] = hidden + 4 * i * dFf;
+    addresses[outRows / 4 + i] = out + 4 * i * dModel;
+    addresses[yRows / 4 + i] = y + 4 * i * dModel;
   }
-  // What the host may choose by the engine: see assembly/product.ts.
-  if (Number(process.versions.node.split('.')[0]) >= 24) tileRows.value = 6;
-  return of => {
-    for (let e = 0; e < of.numExperts; e++) {
-      up_f32(rowsPtr, of.numRows, upPtr[e], biasPtr, hiddenPtr, dModel, upPanels, 0);
-      // biome-ignore format: the arguments in a row
-      down_combine_f32(hiddenPtr, upPanels * width, of.numRows, downPtr[e], biasPtr, weightsPtr, targetsPtr, dFf, 0, downPanels);
+  return ({ numRows, numExperts }) => {
+    for (let e = 0; e < numExperts; e++) {
+      product(up[e], dModel, xRows, numRows, hiddenRows, 0, dFf / width, tileRows, 0);
+      kernels.activate_f32(hidden, hidden, numRows * dFf, 0);
+      product(down[e], dFf, hiddenRows, numRows, outRows, 0, dModel / width, tileRows, 0);
+      kernels.combine_f32(outRows, weights, yRows, numRows, 0, dModel);
     }
   };
 }
@@ -67,10 +67,9 @@ function time(of: Case): Promise<Row[]> {
   for (const target of targets) {
     const registers = peak(target);
     if (registers) contenders.set(`registers alone, ${target}`, () => registers(Math.round(flopsOf(of) / FLOPS)));
-    const kernels = experts.get(`experts, ${target}`);
-    if (kernels) contenders.set(`experts, ${target}`, () => kernels(of));
   }
-  return compare(label(of), contenders, 'experts, simd');
+  for (const [name, run] of experts) contenders.set(name, () => run(of));
+  return compare(label(of), contenders, 'experts, simd 4x8');
 }
 
 const rows: Row[] = [];

@@ -7,11 +7,11 @@ import { type Product, products, shapes } from './shapes.js';
 const cases = shapes.flatMap(products);
 /** Outputs filled up to whole panels, of at most 16. */
 const filled = (m: number) => Math.ceil(m / 16) * 16;
-const memory = memoryOf(Math.max(...cases.map(({ n, m, k }) => 4 * (n * k + (k + 1 + n) * filled(m)))));
+const memory = memoryOf(Math.max(...cases.map(({ n, m, k }) => 4 * (n * k + (k + 1 + n) * filled(m) + 2 * n))));
 const kernels = new Map<string, Kernels>();
 for (const target of targets) {
   const loaded = loadKernels(target, memory);
-  if (loaded) kernels.set(`down_f32, ${target}`, loaded);
+  if (loaded) kernels.set(`product_f32_8, ${target}`, loaded);
 }
 
 const rows: Row[] = [];
@@ -26,21 +26,26 @@ function label({ name, n, m, k }: Product): string {
 /** Time one product with every contender, once all outputs are within the bound. */
 function time(product: Product): Promise<Row[]> {
   const { n, m, k } = product;
-  const [xPtr, biasPtr] = [0, 4 * n * k];
-  const [wPtr, yPtr] = [biasPtr + 4 * filled(m), biasPtr + 4 * (k + 1) * filled(m)];
+  const [xPtr, wPtr] = [0, 4 * n * k];
+  const yPtr = wPtr + 4 * (k + 1) * filled(m);
+  const rowsPtr = yPtr + 4 * n * filled(m);
+  const stride = Math.ceil(m / 8) * 8;
   const x = sines(n, k, 0);
   const w = sines(m, k, 1);
   const expected = linear(x, w);
   const scale = linear(absolute(x), absolute(w));
   new Float32Array(memory.buffer, xPtr, n * k).set(x.data);
-  new Float32Array(memory.buffer, biasPtr, filled(m)).fill(0);
+  const addresses = new Uint32Array(memory.buffer, rowsPtr, 2 * n);
+  for (let i = 0; i < n; i++) {
+    addresses[i] = xPtr + 4 * i * k;
+    addresses[n + i] = yPtr + 4 * i * stride;
+  }
 
   const contenders = new Map<string, () => void>([['reference, float64', () => linear(x, w)]]);
-  for (const [name, { down_f32, panelWidth }] of kernels) {
-    const panels = packed(w.data, m, k, panelWidth.value);
-    const stride = panels.length / k;
-    const run = () => down_f32(xPtr, k, n, wPtr, biasPtr, yPtr, stride, k, 0, stride / panelWidth.value);
-    new Float32Array(memory.buffer, wPtr, panels.length).set(panels);
+  for (const [name, { product_f32_8 }] of kernels) {
+    const panels = packed({ n: m, k, weights: w.data, bias: new Float32Array(m) }, 'f32', 'simd', 8);
+    const run = () => product_f32_8(wPtr, k, rowsPtr, n, rowsPtr + 4 * n, 0, stride / 8, 4, 0);
+    new Uint8Array(memory.buffer).set(panels, wPtr);
     const y = new Float32Array(memory.buffer, yPtr, n * stride).fill(NaN);
     run();
     for (let i = 0; i < n * m; i++) {
@@ -52,7 +57,7 @@ function time(product: Product): Promise<Row[]> {
     }
     contenders.set(name, run);
   }
-  return compare(label(product), contenders, 'down_f32, simd');
+  return compare(label(product), contenders, 'product_f32_8, simd');
 }
 
 /** A matrix of sines of whole numbers, rounded to float32. */

@@ -1,75 +1,11 @@
 /** The kernels of the products against plain loops, bit for bit where the sums are rounded in a known order. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
 import { assertSame, assertWithin } from './close.js';
-import { type Kernels, loadKernels, NO_RELAXED, packed, targets } from './kernels.js';
-import { lay, memory, putAddresses, putDoubles, run } from './poison.js';
+import { formats, type Kernels, loadKernels, NO_RELAXED, packed, targets, type Width, widths } from './kernels.js';
+import { type Call, calls, heights, numbers, places, reachPlaces, table } from './kernels-calls.js';
+import { lay, memory, putAddresses, putBytes, putDoubles, type Region, run } from './poison.js';
 import { property } from './property.js';
-
-/** One linear layer over some rows, and how its arrays lie. */
-interface Call {
-  readonly rows: number;
-  readonly inputs: number;
-  readonly outputs: number;
-  readonly seed: number;
-  readonly spread: number;
-  readonly gap: number;
-  readonly last: number;
-}
-
-// Every tail and a few full tiles; no rows are legal, no inputs are not. Half of the outputs fill four panels at once.
-const calls: fc.Arbitrary<Call> = fc.record({
-  rows: fc.oneof(
-    { weight: 2, arbitrary: fc.constant(0) },
-    { weight: 11, arbitrary: fc.integer({ min: 1, max: 19 }) },
-    { weight: 3, arbitrary: fc.integer({ min: 20, max: 40 }) },
-    { weight: 1, arbitrary: fc.integer({ min: 120, max: 200 }) },
-  ),
-  inputs: fc.oneof(
-    { weight: 2, arbitrary: fc.constant(1) },
-    { weight: 11, arbitrary: fc.integer({ min: 1, max: 19 }) },
-    { weight: 3, arbitrary: fc.integer({ min: 20, max: 64 }) },
-  ),
-  outputs: fc.oneof(
-    { weight: 6, arbitrary: fc.integer({ min: 1, max: 19 }) },
-    { weight: 9, arbitrary: fc.integer({ min: 25, max: 70 }) },
-    { weight: 2, arbitrary: fc.constantFrom(32, 40) },
-  ),
-  seed: fc.integer(),
-  spread: fc.constantFrom(0, 20),
-  gap: fc.nat(3),
-  last: fc.nat(),
-});
-const places = ['no rows', 'one input', 'whole panels', 'one more panel', 'rows mod 4 = 3', 'one wide', 'two wide'];
-
-function reachPlaces({ rows, inputs, outputs }: Call, reach: (place: string) => void): void {
-  const panels = Math.ceil(outputs / 8);
-  if (rows === 0) reach('no rows');
-  if (inputs === 1) reach('one input');
-  if (outputs % 8 === 0) reach('whole panels');
-  if (panels > 4 && panels % 4 > 0) reach('one more panel');
-  if (rows % 4 === 3) reach('rows mod 4 = 3');
-  if (rows % 4 === 1 && panels >= 4) reach('one wide');
-  if (rows % 4 === 2 && panels >= 2) reach('two wide');
-}
-
-/** Uniform in [-1, 1) times 2^-spread … 2^spread; one in sixteen is 0, one in sixteen so small that products underflow. */
-function numbers(seed: number, spread: number): (length: number) => Float32Array {
-  let state = seed | 1;
-  const draw = () => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return state >>> 0;
-  };
-  const next = () => {
-    const kind = draw() % 16;
-    const exponent = kind === 1 ? -70 : (draw() % (2 * spread + 1)) - spread;
-    return kind === 0 ? 0 : (draw() / 2 ** 31 - 1) * 2 ** exponent;
-  };
-  return length => Float32Array.from({ length }, next);
-}
 
 const round = Math.fround;
 
@@ -80,10 +16,6 @@ function chains({ rows, inputs, outputs }: Call, x: Float32Array, w: Float32Arra
     for (let l = 0; l < inputs; l++) sum = round(sum + round(x[i * inputs + l] * w[j * inputs + l]));
     return sum + bias[j];
   });
-}
-
-function table(rows: number, cols: number, at: (i: number, j: number) => number): Float32Array {
-  return Float32Array.from({ length: rows * cols }, (_, n) => at(Math.floor(n / cols), n % cols));
 }
 
 /** Each product and sum rounded at most once: (inputs + 2) 2^-24 of the sum of absolute values, none taken below 2^-60. */
@@ -102,56 +34,44 @@ function assertWithinBound(actual: Float32Array, call: Call, x: Float32Array, w:
   }
 }
 
-/** An expert's arrays in memory, its rows of x listed backwards and its targets too, and the kernels over them. */
-function expert(kernels: Kernels, call: Call) {
-  const { rows, inputs, outputs, seed, spread, gap, last } = call;
-  const width = kernels.panelWidth.value;
+/** A linear layer's arrays in memory, its rows of x listed backwards and those of out too, and the kernels over them. */
+function linear(kernels: Kernels, width: Width, call: Call) {
+  const { rows: n, inputs: k, outputs, seed, spread, gap, last } = call;
   const panels = Math.ceil(outputs / width);
   const padded = panels * width;
-  const [n, k] = [rows, inputs];
   const draw = numbers(seed, spread);
   const at = lay(
-    // biome-ignore format: a table
-    { x: n * k, w: padded * k, bias: padded, gate: padded * k, gateBias: padded, list: n, targets: n, weights: n, out: n * padded, y: n * padded },
+    { x: n * k, w: padded * (k + 1), from: n, to: n, weights: n, out: n * padded, y: n * padded },
     gap,
     last,
   );
-  const [x, w, bias, gate, gateBias] = [n * k, outputs * k, outputs, outputs * k, outputs].map(draw);
+  const [x, w, bias] = [n * k, outputs * k, outputs].map(draw);
   at.x.floats.set(x);
-  at.w.floats.set(packed(w, outputs, k, width));
-  at.gate.floats.set(packed(gate, outputs, k, width));
-  at.bias.floats.fill(0).set(bias);
-  at.gateBias.floats.fill(0).set(gateBias);
+  putBytes(at.w, packed({ n: outputs, k, weights: w, bias }, 'f32', 'simd', width));
   at.weights.floats.set(draw(n));
   const initial = draw(n * padded);
-  const backwards = (ptr: number, stride: number) =>
-    Array.from({ length: n }, (_, i) => ptr + 4 * stride * (n - 1 - i));
-  putAddresses(at.list, backwards(at.x.ptr, k));
-  putAddresses(at.targets, backwards(at.y.ptr, padded));
-
-  /** The columns before the padding; of rows in the other order, if `reversed`. */
-  const cut = (out: Float32Array, reversed = false) =>
-    table(n, outputs, (i, j) => out[(reversed ? n - 1 - i : i) * padded + j]);
-  const [weights, gates] = [[at.w.ptr, at.bias.ptr] as const, [at.gate.ptr, at.gateBias.ptr] as const];
-  const [list, targets, out] = [at.list.ptr, at.targets.ptr, at.out.ptr];
-  const down = (of: readonly [number, number], numRows = n) =>
-    run(() => kernels.down_f32(at.x.ptr, k, numRows, ...of, out, padded, k, 0, panels), at.out);
+  const list = (from: Region, fromStride: number) => {
+    const backwards = (ptr: number, stride: number) =>
+      Array.from({ length: n }, (_, i) => ptr + 4 * stride * (n - 1 - i));
+    putAddresses(at.from, backwards(from.ptr, fromStride));
+    putAddresses(at.to, backwards(at.y.ptr, padded));
+  };
+  const kernel = kernels[`product_f32_${width}`];
   return {
-    ...{ x, w, bias, at, initial, panels, padded, cut },
-    down: (numRows = n) => down(weights, numRows),
-    downOfGate: () => down(gates),
-    activate: (h: Float32Array, id: number) => run(() => kernels.activate_f32(out, out, n * padded, id), at.out, h),
-    up: (id: number) => run(() => kernels.up_f32(list, n, ...weights, out, k, panels, id), at.out),
-    gated: (id: number) => run(() => kernels.up_gated_f32(list, n, ...weights, ...gates, out, k, panels, id), at.out),
-    downCombine: (first = 0, end = panels, from = initial) =>
-      run(
-        () => kernels.down_combine_f32(at.x.ptr, k, n, ...weights, at.weights.ptr, targets, k, first, end),
-        at.y,
-        from,
-      ),
-    combine: (rowsOfOut: Float32Array) => {
-      at.out.floats.set(rowsOfOut);
-      return run(() => kernels.combine_f32(out, padded, at.weights.ptr, targets, n, outputs), at.y, initial);
+    ...{ x, w, bias, at, initial, panels, padded },
+    weights: at.weights.floats.slice(),
+    /** Rows in the order of x, padding included. */
+    product({ tileRows = 4, numRows = n, onto = undefined as Float32Array | undefined, first = 0, end = panels } = {}) {
+      list(at.x, k);
+      return run(() => kernel(at.w.ptr, k, at.from.ptr, numRows, at.to.ptr, first, end, tileRows, 0), at.y, onto);
+    },
+    /** The columns before the padding. */
+    cut: (y: Float32Array) => table(n, outputs, (i, j) => y[i * padded + j]),
+    /** Rows plus weighted rows of `out`. */
+    combine(out: Float32Array, onto: Float32Array, first = 0, end = outputs) {
+      at.out.floats.set(out);
+      list(at.out, padded);
+      return run(() => kernels.combine_f32(at.from.ptr, at.weights.ptr, at.to.ptr, n, first, end), at.y, onto);
     },
   };
 }
@@ -164,109 +84,122 @@ for (const target of targets) {
   }
 
   test(`${target}: the module exports its kernels alone`, () => {
-    assert.deepEqual(Object.keys(kernels).sort(), [
-      'activate_f32',
-      'combine_f32',
-      'down_combine_f32',
-      'down_f32',
-      'panelWidth',
-      'route_f32',
-      'sigmoid_f32',
-      'softmax_f32',
-      'tileRows',
-      'up_f32',
-      'up_gated_f32',
-    ]);
+    const products = formats.flatMap(format => widths.map(width => `product_${format}_${width}`));
+    const others = ['activate', 'combine', 'multiply', 'route', 'sigmoid', 'softmax'].map(name => `${name}_f32`);
+    assert.deepEqual(Object.keys(kernels).sort(), [...products, ...others, 'quantize_i7'].sort());
   });
 
   const how = target === 'simd' ? 'adds in the documented order' : 'is within its bound of float64';
-  property(
-    `${target}: down_f32 ${how}`,
-    calls,
-    (call, reach) => {
-      const { x, w, bias, down, cut } = expert(kernels, call);
-      const out = cut(down());
-      if (target === 'simd') assertSame(out, chains(call, x, w, bias), 'out', true);
-      assertWithinBound(out, call, x, w, bias);
-      reachPlaces(call, reach);
-    },
-    places,
-  );
+  for (const width of widths) {
+    property(
+      `${target}: product_f32_${width} ${how}`,
+      calls,
+      (call, reach) => {
+        const { x, w, bias, product, cut } = linear(kernels, width, call);
+        const out = cut(product());
+        if (target === 'simd') assertSame(out, chains(call, x, w, bias), 'out', true);
+        assertWithinBound(out, call, x, w, bias);
+        reachPlaces(call, width, reach);
+      },
+      [...places, ...heights],
+    );
+
+    const same = 'gives the same bits again, for a row alone and panel by panel';
+    property(`${target}: product_f32_${width} ${same}`, calls, call => {
+      const { product, cut, panels, padded, at } = linear(kernels, width, call);
+      const out = product();
+      assertSame(product(), out, 'again', true);
+      let byPanels: Float32Array | undefined;
+      for (let panel = 0; panel < panels; panel++) {
+        byPanels = product({ onto: byPanels, first: panel, end: panel + 1 });
+      }
+      assertSame(byPanels!, out, 'panel by panel', true);
+      const all = cut(out);
+      // The first row of the list is the last of x; each of the others takes its place.
+      const end = call.rows * call.inputs;
+      for (let i = call.rows - 1; i >= 0; i--) {
+        at.x.floats.copyWithin(end - call.inputs, i * call.inputs, (i + 1) * call.inputs);
+        const row = product({ numRows: 1 })
+          .subarray((call.rows - 1) * padded)
+          .subarray(0, call.outputs);
+        assertSame(row, all.subarray(i * call.outputs, (i + 1) * call.outputs), `row ${i} alone`, true);
+      }
+    });
+  }
+
+  property(`${target}: combine_f32 adds the weighted rows, in some columns or all`, calls, call => {
+    const { combine, initial, weights, padded, cut } = linear(kernels, 8, call);
+    const out = initial.map((value, i) => Math.fround(Math.sin(i) - value));
+    const y = combine(out, initial);
+    const [terms, before, after] = [out, initial, y].map(cut);
+    for (let i = 0; i < terms.length; i++) {
+      const term = weights[call.rows - 1 - Math.floor(i / call.outputs)] * terms[i];
+      if (target === 'simd') assert.equal(after[i], round(before[i] + round(term)));
+      // At most one rounding of the product, and one of the sum.
+      const bound = 2 ** -24 * (2 * Math.abs(term) + Math.abs(before[i] + term)) + 2 ** -148;
+      assertWithin(after[i], before[i] + term, bound, `y[${i}]`);
+    }
+    y.forEach((value, i) => {
+      if (i % padded >= call.outputs) assert.ok(Object.is(value, initial[i]), 'past the last column');
+    });
+    const middle = call.outputs >> 1;
+    assertSame(combine(out, combine(out, initial, 0, middle), middle), y, 'in two parts', true);
+  });
 
   property(
-    `${target}: up_f32 is σ of the sums of down_f32, and up_gated_f32 multiplies by σ of the gate's`,
-    fc.tuple(calls, fc.integer({ min: 0, max: 3 })),
-    ([call, id]) => {
-      const { down, downOfGate, up, gated, activate, cut } = expert(kernels, call);
-      const sums = down();
-      const gates = cut(activate(downOfGate(), id));
-      assertSame(cut(up(id), true), cut(activate(sums, id)), 'up', true);
+    `${target}: multiply_f32 multiplies element by element`,
+    calls,
+    ({ rows, inputs, seed, spread, gap, last }) => {
+      const length = rows * inputs;
+      const draw = numbers(seed, spread);
+      const [factors, values] = [draw(length), draw(length)];
+      const at = lay({ factors: length, out: length }, gap, last);
+      at.factors.floats.set(factors);
+      const out = run(() => kernels.multiply_f32(at.factors.ptr, at.out.ptr, length), at.out, values);
       assertSame(
-        cut(gated(id), true),
-        cut(sums).map((s, i) => s * gates[i]),
-        'gated',
+        out,
+        values.map((value, i) => value * factors[i]),
+        'out',
         true,
       );
     },
   );
 
-  property(`${target}: down_combine_f32 adds the weighted rows, and combine_f32 gives its bits`, calls, call => {
-    const { down, downCombine, combine, initial, at, padded, cut } = expert(kernels, call);
-    const [rows, y, before] = [down(), downCombine(), cut(initial, true)];
-    const [out, after] = [cut(rows), cut(y, true)];
-    for (let i = 0; i < out.length; i++) {
-      const product = at.weights.floats[Math.floor(i / call.outputs)] * out[i];
-      const sum = before[i] + product;
-      if (target === 'simd') assert.equal(after[i], round(before[i] + round(product)));
-      // At most one rounding of the product, and one of the sum.
-      assertWithin(after[i], sum, 2 ** -24 * (2 * Math.abs(product) + Math.abs(sum)) + 2 ** -148, `y[${i}]`);
-    }
-    const combined = combine(rows);
-    assertSame(cut(combined, true), after, 'combine_f32', true);
-    combined.forEach((value, i) => {
-      if (i % padded >= call.outputs) assert.ok(Object.is(value, initial[i]), 'combine_f32 past its n columns');
+  property(`${target}: both sets of kernels give the same bits, in tiles of four rows and of six`, calls, call => {
+    const results = widths.flatMap(width => {
+      const { product, cut } = linear(kernels, width, call);
+      return [4, 6].map(tileRows => cut(product({ tileRows })));
     });
+    for (const out of results) assertSame(out, results[0], 'sums', true);
   });
 
-  property(`${target}: the same bits again, for a row alone, panel by panel, and in tiles of six rows`, calls, call => {
-    const { down, downCombine, cut, initial, panels, at } = expert(kernels, call);
-    const [out, y] = [down(), downCombine()];
-    assertSame(down(), out, 'again', true);
-    assertSame(downCombine(), y, 'again', true);
-    let byPanels = initial;
-    for (let panel = 0; panel < panels; panel++) byPanels = downCombine(panel, panel + 1, byPanels);
-    assertSame(byPanels, y, 'panel by panel', true);
-    if (target === 'relaxed') {
-      kernels.tileRows.value = 6;
-      const [outOfSixes, yOfSixes] = [down(), downCombine()];
-      kernels.tileRows.value = 4;
-      assertSame(outOfSixes, out, 'tiles of six rows', true);
-      assertSame(yOfSixes, y, 'tiles of six rows', true);
-    }
-    const all = cut(out);
-    // The first row is alone already; each of the others takes its place.
-    for (let i = 0; i < call.rows; i++) {
-      at.x.floats.copyWithin(0, i * call.inputs, (i + 1) * call.inputs);
-      const row = down(1).subarray(0, call.outputs);
-      assertSame(row, all.subarray(i * call.outputs, (i + 1) * call.outputs), `row ${i} alone`, true);
-    }
-  });
+  property(
+    `${target}: route_f32 is the float64 sum in order, rounded, in tiles of two tokens and of four`,
+    calls,
+    call => {
+      const { rows: n, inputs: k, outputs: e, seed, spread, gap, last } = call;
+      const draw = numbers(seed, spread);
+      const [x, w] = [draw(n * k), draw(e * k)];
+      const at = lay({ x: n * k, panels: 2 * Math.ceil(e / 8) * 8 * k, scratch: 8 * k + 64, logits: n * e }, gap, last);
+      at.x.floats.set(x);
+      putDoubles(at.panels, packedRouter(w, e, k));
+      const expected = table(n, e, (i, j) => {
+        let sum = 0;
+        for (let l = 0; l < k; l++) sum += x[i * k + l] * w[j * k + l];
+        return sum;
+      });
+      for (const tile of [2, 4]) {
+        const route = () => kernels.route_f32(at.x.ptr, at.panels.ptr, at.logits.ptr, at.scratch.ptr, n, k, e, tile);
+        assertSame(run(route, at.logits, undefined, at.scratch), expected, 'logits', true);
+      }
+    },
+  );
+}
 
-  property(`${target}: route_f32 is the float64 sum in order, rounded`, calls, call => {
-    const { rows: n, inputs: k, outputs: e, seed, spread, gap, last } = call;
-    const draw = numbers(seed, spread);
-    const [x, w] = [draw(n * k), draw(e * k)];
-    const panels = packed(w, e, k, 8);
-    const at = lay({ x: n * k, panels: 2 * panels.length, scratch: 4 * k, logits: n * e }, gap, last);
-    at.x.floats.set(x);
-    putDoubles(at.panels, panels);
-    const route = () => kernels.route_f32(at.x.ptr, at.panels.ptr, at.logits.ptr, at.scratch.ptr, n, k, e);
-    const logits = run(route, at.logits, undefined, at.scratch);
-    const expected = table(n, e, (i, j) => {
-      let sum = 0;
-      for (let l = 0; l < k; l++) sum += x[i * k + l] * w[j * k + l];
-      return sum;
-    });
-    assertSame(logits, expected, 'logits', true);
-  });
+/** w [e, k] in panels of eight: w[8p + j, l] at 8 (p k + l) + j. */
+function packedRouter(w: Float32Array, e: number, k: number): Float64Array {
+  const panels = new Float64Array(Math.ceil(e / 8) * 8 * k);
+  for (let j = 0; j < e; j++)
+    for (let l = 0; l < k; l++) panels[8 * (Math.floor(j / 8) * k + l) + (j % 8)] = w[j * k + l];
+  return panels;
 }

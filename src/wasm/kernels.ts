@@ -1,34 +1,60 @@
 /** The kernels of assembly/, as TypeScript sees them: addresses in bytes, lengths in elements, all floats float32. */
 import { bytes } from './bytes.js';
 import { type WasmMemory, type WasmModule, wasm } from './engine.js';
+import type { ExpertFormat } from './formats.js';
 import { importingSharedMemory } from './shared-import.js';
 
 export type Target = 'simd' | 'relaxed';
 
+/**
+ * Which of a module's kernels compute, by the size of their tiles. The bits of every result are the same.
+ *
+ * Panels of 8 outputs are for registers of 128 bits, with tiles of 6 rows where the engine keeps so many sums in them (V8
+ * since Node 24, target relaxed) and else of 4; target simd takes 4 for 6. Panels of 16 outputs are slow, unless the engine
+ * joins neighbouring vectors into 256 bits (V8's `--experimental-wasm-revectorize`): then take them, with tiles of 6 rows.
+ */
+export interface KernelSet {
+  readonly panelWidth: 8 | 16;
+  readonly tileRows: 4 | 6;
+  /**
+   * Whether int8 experts use the one instruction that target relaxed has for their products: faster where the machine has
+   * it (AVX-VNNI), slower where V8 makes it of five. Not on Node 20, whose baseline compiler gives wrong sums for it.
+   * Default false; target simd knows no difference.
+   */
+  readonly int8Dot?: boolean;
+}
+
+type Product = (
+  panelsPtr: number,
+  steps: number,
+  xRows: number,
+  numRows: number,
+  outRows: number,
+  firstPanel: number,
+  lastPanel: number,
+  tileRows: number,
+  scratchPtr: number,
+) => void;
+
+type ProductName = `product_${ExpertFormat | 'int8_dot'}_${KernelSet['panelWidth']}`;
+
 /** Documented where they are written, in assembly/: shapes, order of sums, errors. */
-export interface Kernels {
-  /** Outputs of a panel of the experts' products: weights are packed for it. */
-  readonly panelWidth: { readonly value: number };
+export interface Kernels extends Readonly<Record<ProductName, Product>> {
+  quantize_i7(xPtr: number, xStride: number, numRows: number, k: number, codesPtr: number): void;
+  activate_f32(hPtr: number, outPtr: number, n: number, activation: number): void;
+  multiply_f32(factorsPtr: number, outPtr: number, n: number): void;
+  combine_f32(
+    outRows: number,
+    weightsPtr: number,
+    yRows: number,
+    numRows: number,
+    firstColumn: number,
+    lastColumn: number,
+  ): void;
   // biome-ignore format: a line a kernel
-  route_f32(xPtr: number, panelsPtr: number, logitsPtr: number, scratchPtr: number, numTokens: number, k: number, numExperts: number): void;
+  route_f32(xPtr: number, panelsPtr: number, logitsPtr: number, scratchPtr: number, numTokens: number, k: number, numExperts: number, tileTokens: number): void;
   softmax_f32(logitsPtr: number, probsPtr: number, numTokens: number, numExperts: number): void;
   sigmoid_f32(logitsPtr: number, outPtr: number, n: number): void;
-  // biome-ignore format: a line a kernel
-  up_f32(rowsPtr: number, numRows: number, panelsPtr: number, biasPtr: number, hiddenPtr: number, k: number, numPanels: number, activation: number): void;
-  // biome-ignore format: a line a kernel
-  up_gated_f32(rowsPtr: number, numRows: number, panelsPtr: number, biasPtr: number, gatePanelsPtr: number, gateBiasPtr: number, hiddenPtr: number, k: number, numPanels: number, activation: number): void;
-  // biome-ignore format: a line a kernel
-  down_f32(hiddenPtr: number, hiddenStride: number, numRows: number, panelsPtr: number, biasPtr: number, outPtr: number, outStride: number, k: number, firstPanel: number, lastPanel: number): void;
-  // biome-ignore format: a line a kernel
-  down_combine_f32(hiddenPtr: number, hiddenStride: number, numRows: number, panelsPtr: number, biasPtr: number, weightsPtr: number, targetsPtr: number, k: number, firstPanel: number, lastPanel: number): void;
-  combine_f32(
-    outPtr: number,
-    outStride: number,
-    weightsPtr: number,
-    targetsPtr: number,
-    numRows: number,
-    n: number,
-  ): void;
 }
 
 /** The compiled kernels of one target; each layer instantiates them over its own memory. */
@@ -37,13 +63,21 @@ export interface KernelModule {
   readonly module: WasmModule;
   /** Whether it runs over shared memory, and no other. */
   readonly isShared: boolean;
-  readonly panelWidth: number;
+  /** Weights are packed for this set, and calls name its kernels: workers need not be told. */
+  readonly set: KernelSet;
 }
 
-export async function compileKernels(target: Target, isShared: boolean): Promise<KernelModule> {
+/**
+ * Compile the kernels of a target. Every module has all sets: another choice is `{ ...module, set }`, without compiling
+ * again, for layers that are loaded after it.
+ */
+export async function compileKernels(
+  target: Target,
+  isShared: boolean,
+  set: KernelSet = { panelWidth: 8, tileRows: 4 },
+): Promise<KernelModule> {
   const module = await wasm!.compile(isShared ? importingSharedMemory(bytes(target)) : bytes(target));
-  const { panelWidth } = instantiate(module, new wasm!.Memory({ initial: 0, maximum: 0, shared: isShared }));
-  return { target, module, isShared, panelWidth: panelWidth.value };
+  return { target, module, isShared, set };
 }
 
 export function instantiate(module: WasmModule, memory: WasmMemory): Kernels {

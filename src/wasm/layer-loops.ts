@@ -1,10 +1,12 @@
 /** The layer on threads: its three products as loops, with decisions in between; the bits of `runLayer`. */
+import { largestMagnitude } from '../matrix.js';
 import type { Config, Matrix, RoutingInputs } from '../types.js';
 import { checkRouting } from '../validate.js';
-import { padded } from './panels.js';
-import { activation, busyExperts, dispatch, type OpenLayer } from './stages.js';
+import type { Memory } from './memory.js';
+import { encode, encodedRows, expertMemory, hiddenFrom, hiddenRows, product, scratchBytes } from './products.js';
+import { busyExperts, dispatch, type OpenLayer, routeScratch, routeTokens } from './stages.js';
 import type { Call, Loop, Task } from './tasks.js';
-import { begin, put, putAddresses, take } from './workspace.js';
+import { begin, put, putAddresses, type Rows, take } from './workspace.js';
 
 /** Rows of a task of the router, and of an expert's first product: whole tiles of 2, 3, 4, 6 or 8 rows. */
 const ROUTER_ROWS = 24;
@@ -28,51 +30,68 @@ export function* layerLoops(
 ): Generator<Loop, Matrix, void> {
   begin(layer);
   const { memory, packed } = layer;
-  const { dModel, dFf, panelWidth, numLogits, routerPtr } = packed;
-  const [widthOut, widthHidden] = [padded(dModel, panelWidth), padded(dFf, panelWidth)];
+  const { dModel, set, numLogits, routerPtr } = packed;
   const numTokens = x.rows;
-  const xPtr = put(layer, x);
+  const given: Rows = { ptr: put(layer, x), stride: dModel };
+  const encoded = encodedRows(layer, given, numTokens, dModel);
 
   const [logitsPtr, probsPtr] = [1, 2].map(() => memory.allocate(4 * numTokens * numLogits));
-  if (numLogits > 0) {
-    const scratchPtr = memory.allocate(16 * dModel * Math.ceil(numTokens / ROUTER_ROWS));
-    const scratchAt = (token: number) => scratchPtr + 16 * dModel * (token / ROUTER_ROWS);
-    yield cut(numTokens, ROUTER_ROWS).map(([first, count]): Task => {
-      const [logits, probs] = [logitsPtr, probsPtr].map(ptr => ptr + 4 * first * numLogits);
-      return [
-        ['route_f32', xPtr + 4 * first * dModel, routerPtr, logits, scratchAt(first), count, dModel, numLogits],
-        ['softmax_f32', logits, probs, count, numLogits],
-      ];
-    });
-  }
+  const byTokens = cut(numTokens, ROUTER_ROWS);
+  const routerScratch = each(memory, numLogits > 0 ? routeScratch(packed) : 0, byTokens.length);
+  const ofTokens = byTokens.map(([first, count], i): Task => {
+    const own = (rows: Rows): Rows => ({ ...rows, ptr: rows.ptr + 4 * first * rows.stride });
+    const quantized = encode(packed, own(given), count, dModel, own(encoded));
+    if (numLogits === 0) return quantized;
+    const [logits, probs] = [logitsPtr, probsPtr].map(ptr => ptr + 4 * first * numLogits);
+    return [
+      // biome-ignore format: the arguments of one call on one line
+      ['route_f32', own(given).ptr, routerPtr, logits, routerScratch(i), count, dModel, numLogits, routeTokens(packed)],
+      ['softmax_f32', logits, probs, count, numLogits],
+      ...quantized,
+    ];
+  });
+  if (numLogits > 0 || encoded !== given) yield ofTokens;
   const view = (ptr: number) => ({ rows: numTokens, cols: numLogits, data: memory.floats(ptr, numTokens * numLogits) });
   const routing = { logits: view(logitsPtr), probs: view(probsPtr) };
   checkRouting(routing);
   const plan = dispatch(layer, routing, inputs, config);
 
   const busy = busyExperts(plan, packed);
-  const hiddenPtr = memory.allocate(4 * plan.tokenIndex.length * widthHidden);
+  const mostGiven = largestMagnitude(busy.map(({ numGiven }) => numGiven));
+  const rows = expertMemory(layer, plan.tokenIndex.length, mostGiven);
+  const widthOut = rows.out.stride;
   const yPtr = memory.allocateZeros(4 * numTokens * widthOut);
-  const rowsPtr = putAddresses(layer, xPtr, plan.tokenIndex, dModel);
-  const targetsPtr = putAddresses(layer, yPtr, plan.tokenIndex, widthOut);
+  const xList = putAddresses(layer, encoded, plan.tokenIndex);
+  const targets = putAddresses(layer, { ptr: yPtr, stride: widthOut }, plan.tokenIndex);
   const weightsPtr = put(layer, { rows: plan.tokenIndex.length, cols: 1, data: plan.combineWeight });
-  const hiddenAt = (row: number) => hiddenPtr + 4 * row * widthHidden;
-  yield busy.flatMap(({ expert, first, numGiven }) =>
-    cut(numGiven, EXPERT_ROWS).map(([skipped, count]): Task => {
-      const row = first + skipped;
-      return [activation(packed, expert, rowsPtr + 4 * row, count, hiddenAt(row), config)];
-    }),
+  const byRows = busy.flatMap(({ expert, first, numGiven }) =>
+    cut(numGiven, EXPERT_ROWS).map(([skipped, count]) => ({ expert, first: first + skipped, count })),
   );
+  const rowsScratch = each(memory, scratchBytes(packed), byRows.length);
+  yield byRows.map(({ expert, first, count }, i): Task => {
+    return hiddenRows(packed, expert, count, xList + 4 * first, hiddenFrom(rows, first), rowsScratch(i), config);
+  });
 
-  const numPanels = widthOut / panelWidth;
-  yield cut(numPanels, Math.ceil(numPanels / (TASKS_PER_THREAD * numThreads))).map(([panel, count]): Task => {
-    return busy.map(({ expert: { down }, first, numGiven }): Call => {
-      const [weights, targets] = [weightsPtr, targetsPtr].map(ptr => ptr + 4 * first);
-      // biome-ignore format: the arguments of one call on one line
-      return ['down_combine_f32', hiddenAt(first), widthHidden, numGiven, down.panelsPtr, down.biasPtr, weights, targets, dFf, panel, panel + count];
+  const numPanels = widthOut / set.panelWidth;
+  const byPanels = cut(numPanels, Math.ceil(numPanels / (TASKS_PER_THREAD * numThreads)));
+  const panelsScratch = each(memory, scratchBytes(packed), byPanels.length);
+  yield byPanels.map(([panel, count], i): Task => {
+    const [firstColumn, lastColumn] = [panel * set.panelWidth, (panel + count) * set.panelWidth];
+    return busy.flatMap(({ expert, first, numGiven }): Call[] => {
+      const [from, to, weights] = [rows.encoded.list, targets, weightsPtr].map(ptr => ptr + 4 * first);
+      return [
+        product(packed, expert.down, numGiven, from, rows.out.list, panelsScratch(i), [panel, panel + count]),
+        ['combine_f32', rows.out.list, weights, to, numGiven, firstColumn, lastColumn],
+      ];
     });
   });
   return take(layer, yPtr, numTokens, dModel, widthOut);
+}
+
+/** So many bytes for each of `count` tasks: where those of task i are. */
+function each(memory: Memory, numBytes: number, count: number): (i: number) => number {
+  const ptr = memory.allocate(numBytes * count);
+  return i => ptr + numBytes * i;
 }
 
 /** 0 … n in pieces of `size`, the last one smaller: where each begins, and how many it has. */

@@ -1,6 +1,7 @@
 /** A loaded layer: what a user holds. */
 import type { Config, Matrix, RoutingInputs, Weights } from '../types.js';
 import { checkInputs, checkLayer } from '../validate.js';
+import type { ExpertFormat } from './formats.js';
 import type { KernelModule } from './kernels.js';
 import { layerLoops } from './layer-loops.js';
 import { Memory } from './memory.js';
@@ -33,14 +34,15 @@ export class WasmLayer {
   #numUnderWay = 0;
 
   /**
-   * @throws TypeError | RangeError for weights and config that do not fit together, that float32 cannot hold, or that
-   *         need more memory than can be had: it says how much
+   * @param experts how the experts' weights are stored
+   * @throws TypeError | RangeError for weights and config that do not fit together, that float32 or the format cannot hold,
+   *         or that need more memory than can be had: it says how much
    */
-  constructor(threads: Threads, weights: Weights, config: Config) {
+  constructor(threads: Threads, weights: Weights, config: Config, experts: ExpertFormat = 'f32') {
     checkLayer(weights, config);
     this.#threads = threads;
     this.#config = config;
-    this.#open = openLayer(threads, weights);
+    this.#open = openLayer(threads, weights, experts);
   }
 
   /**
@@ -119,8 +121,8 @@ export class WasmLayer {
 }
 
 /** Weights that passed `checkLayer`, packed, with kernels over them. */
-export function openLayer({ module, pool }: Threads, weights: Weights): OpenLayer {
+export function openLayer({ module, pool }: Threads, weights: Weights, experts: ExpertFormat = 'f32'): OpenLayer {
   const newMemory = (numBytes: number) => pool?.memory(numBytes) ?? new Memory(numBytes, false);
-  const packed = packWeights(weights, module.panelWidth, newMemory);
+  const packed = packWeights(weights, module, newMemory, experts);
   return { ...workspaceOver(module, packed.memory), packed };
 }

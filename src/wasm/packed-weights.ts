@@ -1,12 +1,17 @@
 /** The weights of one layer in WebAssembly memory, as the kernels read them. */
 import { row } from '../matrix.js';
 import type { Matrix, Weights } from '../types.js';
+import { checkStorable, type ExpertFormat, type Layout, layoutOf, stepsOf } from './formats.js';
+import type { KernelSet, Target } from './kernels.js';
 import { align, type Memory } from './memory.js';
-import { packRouter, packWeight, padded, routerLength } from './panels.js';
+import { linearBytes, packLinear, packRouter, padded, routerLength } from './panels.js';
 
 export interface PackedWeights {
   readonly memory: Memory;
-  readonly panelWidth: number;
+  /** The kernels that they are packed for. */
+  readonly set: KernelSet;
+  readonly format: ExpertFormat;
+  readonly layout: Layout;
   readonly dModel: number;
   readonly dFf: number;
   /** Columns of logits: 0 for Hash. */
@@ -15,57 +20,65 @@ export interface PackedWeights {
   readonly experts: readonly PackedExpert[];
 }
 
-/** Addresses. An absent bias is zeros; `gate` is absent where the expert has none. */
+/** `gate` is absent where the expert has none. */
 export interface PackedExpert {
   readonly up: PackedLinear;
   readonly gate: PackedLinear | undefined;
   readonly down: PackedLinear;
 }
 
+/** A weight and its bias; an absent bias is zeros. */
 export interface PackedLinear {
   readonly panelsPtr: number;
-  readonly biasPtr: number;
+  readonly numPanels: number;
+  /** Of the kernels' inner loop. */
+  readonly steps: number;
+}
+
+/** What weights are packed for. */
+export interface Packing {
+  readonly target: Target;
+  readonly set: KernelSet;
 }
 
 /**
  * Pack weights that passed `checkLayer` into a memory of their own, which is all 0 when it comes.
  *
- * @throws RangeError naming the weight, where a value is beyond float32, or saying how much memory was refused
+ * @throws RangeError naming the weight, where a value is beyond the format, or saying how much memory was refused
  */
 export function packWeights(
   weights: Weights,
-  panelWidth: number,
+  { target, set }: Packing,
   newMemory: (numBytes: number) => Memory,
+  format: ExpertFormat = 'f32',
 ): PackedWeights {
   const { router, up, upBias, gate, gateBias, down, downBias } = weights;
   const { rows: dFf, cols: dModel } = up[0];
   checkRange(weights);
-  const ofExpert = (gate ? 2 : 1) * linearBytes(dFf, dModel, panelWidth) + linearBytes(dModel, dFf, panelWidth);
+  for (const [name, matrices] of Object.entries({ up, gate: gate ?? [], down })) {
+    for (const [e, w] of matrices.entries()) checkStorable(format, `weights.${name}[${e}]`, w);
+  }
+  const layout = layoutOf(format, target);
+  const bytesOf = (n: number, k: number) => linearBytes(n, k, set.panelWidth, layout);
+  const ofExpert = (gate ? 2 : 1) * align(bytesOf(dFf, dModel)) + align(bytesOf(dModel, dFf));
   const routerDoubles = routerLength(router.rows, dModel);
   const memory = newMemory(align(8 * routerDoubles) + up.length * ofExpert);
+
   const routerPtr = memory.allocate(8 * routerDoubles);
   packRouter(router, memory.doubles(routerPtr, routerDoubles));
+  const pack = (w: Matrix, biases: Matrix | undefined, e: number): PackedLinear => {
+    const numBytes = bytesOf(w.rows, w.cols);
+    const panelsPtr = memory.allocate(numBytes);
+    const into = new Uint8Array(memory.wasmMemory.buffer, panelsPtr, numBytes);
+    packLinear(w, biases && row(biases, e), format, layout, set.panelWidth, into);
+    return { panelsPtr, numPanels: padded(w.rows, set.panelWidth) / set.panelWidth, steps: stepsOf(w.cols, layout) };
+  };
   const experts = up.map((_, e) => ({
-    up: pack(memory, panelWidth, up[e], upBias, e),
-    gate: gate && pack(memory, panelWidth, gate[e], gateBias, e),
-    down: pack(memory, panelWidth, down[e], downBias, e),
+    up: pack(up[e], upBias, e),
+    gate: gate && pack(gate[e], gateBias, e),
+    down: pack(down[e], downBias, e),
   }));
-  return { memory, panelWidth, dModel, dFf, numLogits: router.rows, routerPtr, experts };
-}
-
-function pack(memory: Memory, panelWidth: number, w: Matrix, biases: Matrix | undefined, expert: number): PackedLinear {
-  const numOutputs = padded(w.rows, panelWidth);
-  const panelsPtr = memory.allocate(4 * numOutputs * w.cols);
-  packWeight(w, panelWidth, memory.floats(panelsPtr, numOutputs * w.cols));
-  const biasPtr = memory.allocate(4 * numOutputs);
-  if (biases) memory.floats(biasPtr, numOutputs).set(row(biases, expert));
-  return { panelsPtr, biasPtr };
-}
-
-/** Of a packed [n, k] weight and its bias. */
-function linearBytes(n: number, k: number, panelWidth: number): number {
-  const numOutputs = padded(n, panelWidth);
-  return align(4 * numOutputs * k) + align(4 * numOutputs);
+  return { memory, set, format, layout, dModel, dFf, numLogits: router.rows, routerPtr, experts };
 }
 
 /** Weights given in float64 may be finite there and infinite in float32. */

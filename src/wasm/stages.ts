@@ -1,28 +1,28 @@
 /** The stages of a layer on the kernels: each alone for a trace, and all in one for speed, with the same bits. */
 import { largestMagnitude } from '../matrix.js';
 import { routers } from '../selection/routers.js';
-import type { ActivationName, Config, DispatchPlan, ExpertRows, Matrix, Routing, RoutingInputs } from '../types.js';
+import type { Config, DispatchPlan, ExpertRows, Matrix, Routing, RoutingInputs } from '../types.js';
 import { checkRouting } from '../validate.js';
-import type { PackedExpert, PackedWeights } from './packed-weights.js';
-import { padded } from './panels.js';
+import type { PackedWeights } from './packed-weights.js';
+import { encode, encodedRows, expertMemory, hiddenFrom, hiddenRows, product, scratchBytes } from './products.js';
 import { fastDispatch } from './select.js';
 import { type Call, perform } from './tasks.js';
-import { begin, put, putAddresses, take, type Workspace } from './workspace.js';
+import { begin, put, putAddresses, type Rows, take, type Workspace } from './workspace.js';
 
 /** A workspace whose memory begins with the weights of a layer. */
 export interface OpenLayer extends Workspace {
   readonly packed: PackedWeights;
 }
 
-/** The ids of assembly/elementary.ts: of the activation itself, or of the gate's in a gated expert. */
-const ACTIVATION_ID: Readonly<Record<ActivationName, number>> = {
-  relu: 0,
-  gelu: 1,
-  gelu_tanh: 2,
-  silu: 3,
-  swiglu: 3,
-  geglu: 1,
-};
+/** Bytes that `route_f32` needs beside its arguments. */
+export function routeScratch({ dModel }: PackedWeights): number {
+  return 32 * dModel + 256;
+}
+
+/** Tokens that its tiles hold. */
+export function routeTokens({ set }: PackedWeights): number {
+  return set.panelWidth === 16 ? 4 : 2;
+}
 
 export function route(layer: OpenLayer, x: Matrix): Routing {
   begin(layer);
@@ -36,7 +36,8 @@ function routeOn({ memory, kernels, packed }: OpenLayer, xPtr: number, numTokens
   const length = numTokens * numLogits;
   const [logitsPtr, probsPtr] = [memory.allocate(4 * length), memory.allocate(4 * length)];
   if (numLogits > 0) {
-    kernels.route_f32(xPtr, routerPtr, logitsPtr, memory.allocate(16 * dModel), numTokens, dModel, numLogits);
+    const scratchPtr = memory.allocate(routeScratch(packed));
+    kernels.route_f32(xPtr, routerPtr, logitsPtr, scratchPtr, numTokens, dModel, numLogits, routeTokens(packed));
     kernels.softmax_f32(logitsPtr, probsPtr, numTokens, numLogits);
   }
   const view = (ptr: number) => ({ rows: numTokens, cols: numLogits, data: memory.floats(ptr, length) });
@@ -69,39 +70,27 @@ function sigmoidsOf(space: Workspace, logits: Matrix): Float32Array {
 
 export function runExperts(layer: OpenLayer, x: Matrix, plan: DispatchPlan, config: Config): ExpertRows {
   begin(layer);
-  const { memory, kernels, packed } = layer;
-  const { dModel, dFf, panelWidth } = packed;
-  const [widthOut, widthHidden] = [padded(dModel, panelWidth), padded(dFf, panelWidth)];
+  const { memory, packed } = layer;
+  const { dModel, dFf } = packed;
   const numRows = plan.tokenIndex.length;
-  const rowsPtr = putAddresses(layer, put(layer, x), plan.tokenIndex, dModel);
-  const hiddenPtr = memory.allocateZeros(4 * numRows * widthHidden);
-  const outPtr = memory.allocateZeros(4 * numRows * widthOut);
+  const given: Rows = { ptr: put(layer, x), stride: dModel };
+  const encoded = encodedRows(layer, given, x.rows, dModel);
+  const xList = putAddresses(layer, encoded, plan.tokenIndex);
+  const rows = expertMemory(layer, numRows, numRows);
+  const scratchPtr = memory.allocate(scratchBytes(packed));
+  for (const part of [rows.hidden, rows.out]) memory.floats(part.ptr, numRows * part.stride).fill(0);
+
+  performAll(layer, encode(packed, given, x.rows, dModel, encoded));
   for (const { expert, first, numGiven } of busyExperts(plan, packed)) {
-    const [hidden, out] = [hiddenPtr + 4 * first * widthHidden, outPtr + 4 * first * widthOut];
-    perform(kernels, activation(packed, expert, rowsPtr + 4 * first, numGiven, hidden, config));
-    const { panelsPtr, biasPtr } = expert.down;
-    kernels.down_f32(hidden, widthHidden, numGiven, panelsPtr, biasPtr, out, widthOut, dFf, 0, widthOut / panelWidth);
+    const own = hiddenFrom(rows, first);
+    const calls = hiddenRows(packed, expert, numGiven, xList + 4 * first, own, scratchPtr, config);
+    const out = rows.out.list + 4 * first;
+    performAll(layer, [...calls, product(packed, expert.down, numGiven, own.encoded.list, out, scratchPtr)]);
   }
   return {
-    hidden: take(layer, hiddenPtr, numRows, dFf, widthHidden),
-    out: take(layer, outPtr, numRows, dModel, widthOut),
+    hidden: take(layer, rows.hidden.ptr, numRows, dFf, rows.hidden.stride),
+    out: take(layer, rows.out.ptr, numRows, dModel, rows.out.stride),
   };
-}
-
-/** σ(W1 x + b1), or the gated form, of rows given to one expert. */
-export function activation(
-  { dModel, dFf, panelWidth }: PackedWeights,
-  { up, gate }: PackedExpert,
-  rowsPtr: number,
-  numRows: number,
-  hiddenPtr: number,
-  config: Config,
-): Call {
-  const numPanels = padded(dFf, panelWidth) / panelWidth;
-  const id = ACTIVATION_ID[config.activation];
-  if (!gate) return ['up_f32', rowsPtr, numRows, up.panelsPtr, up.biasPtr, hiddenPtr, dModel, numPanels, id];
-  // biome-ignore format: the arguments of one call on one line
-  return ['up_gated_f32', rowsPtr, numRows, up.panelsPtr, up.biasPtr, gate.panelsPtr, gate.biasPtr, hiddenPtr, dModel, numPanels, id];
 }
 
 /** The real experts that have rows, in order: `numGiven` rows from `first` on. */
@@ -121,38 +110,47 @@ export function combine(space: Workspace, expertOut: Matrix, plan: DispatchPlan)
   const { memory, kernels } = space;
   const { rows: numRows, cols } = expertOut;
   const { numTokens } = plan.selection;
-  const outPtr = put(space, expertOut);
+  const inOrder = Int32Array.from(plan.tokenIndex, (_, i) => i);
+  const outList = putAddresses(space, { ptr: put(space, expertOut), stride: cols }, inOrder);
   const weightsPtr = put(space, { rows: numRows, cols: 1, data: plan.combineWeight });
   const yPtr = memory.allocateZeros(4 * numTokens * cols);
-  const targetsPtr = putAddresses(space, yPtr, plan.tokenIndex, cols);
-  kernels.combine_f32(outPtr, cols, weightsPtr, targetsPtr, numRows, cols);
+  const targets = putAddresses(space, { ptr: yPtr, stride: cols }, plan.tokenIndex);
+  kernels.combine_f32(outList, weightsPtr, targets, numRows, 0, cols);
   return take(space, yPtr, numTokens, cols, cols);
 }
 
 /** All stages in one, x to y: the same bits as one after another. */
 export function runLayer(layer: OpenLayer, x: Matrix, inputs: RoutingInputs, config: Config): Matrix {
   begin(layer);
-  const { memory, kernels, packed } = layer;
-  const { dModel, dFf, panelWidth } = packed;
-  const [widthOut, widthHidden] = [padded(dModel, panelWidth), padded(dFf, panelWidth)];
-  const xPtr = put(layer, x);
-  const routing = routeOn(layer, xPtr, x.rows);
+  const { memory, packed } = layer;
+  const { dModel } = packed;
+  const given: Rows = { ptr: put(layer, x), stride: dModel };
+  const routing = routeOn(layer, given.ptr, x.rows);
   checkRouting(routing);
   const plan = dispatch(layer, routing, inputs, config);
 
   const busy = busyExperts(plan, packed);
   const mostGiven = largestMagnitude(busy.map(({ numGiven }) => numGiven));
-  const hiddenPtr = memory.allocate(4 * mostGiven * widthHidden);
+  const rows = expertMemory(layer, mostGiven, mostGiven);
+  const scratchPtr = memory.allocate(scratchBytes(packed));
+  const encoded = encodedRows(layer, given, x.rows, dModel);
+  const xList = putAddresses(layer, encoded, plan.tokenIndex);
+  const widthOut = rows.out.stride;
   const yPtr = memory.allocateZeros(4 * x.rows * widthOut);
-  const rowsPtr = putAddresses(layer, xPtr, plan.tokenIndex, dModel);
-  const targetsPtr = putAddresses(layer, yPtr, plan.tokenIndex, widthOut);
+  const targets = putAddresses(layer, { ptr: yPtr, stride: widthOut }, plan.tokenIndex);
   const weightsPtr = put(layer, { rows: plan.tokenIndex.length, cols: 1, data: plan.combineWeight });
+
+  performAll(layer, encode(packed, given, x.rows, dModel, encoded));
   for (const { expert, first, numGiven } of busy) {
-    const [rows, weights, targets] = [rowsPtr, weightsPtr, targetsPtr].map(ptr => ptr + 4 * first);
-    perform(kernels, activation(packed, expert, rows, numGiven, hiddenPtr, config));
-    const { panelsPtr, biasPtr } = expert.down;
-    // biome-ignore format: the arguments of one call on one line
-    kernels.down_combine_f32(hiddenPtr, widthHidden, numGiven, panelsPtr, biasPtr, weights, targets, dFf, 0, widthOut / panelWidth);
+    performAll(layer, [
+      ...hiddenRows(packed, expert, numGiven, xList + 4 * first, rows, scratchPtr, config),
+      product(packed, expert.down, numGiven, rows.encoded.list, rows.out.list, scratchPtr),
+      ['combine_f32', rows.out.list, weightsPtr + 4 * first, targets + 4 * first, numGiven, 0, dModel],
+    ]);
   }
   return take(layer, yPtr, x.rows, dModel, widthOut);
+}
+
+function performAll({ kernels }: Workspace, calls: readonly Call[]): void {
+  for (const call of calls) perform(kernels, call);
 }
