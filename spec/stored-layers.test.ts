@@ -14,8 +14,8 @@ import {
 import { layerOfSizes } from 'xmoe/cases';
 import { outputTensors } from 'xmoe/layer-case';
 import { arithmeticNamed, errorBounds } from 'xmoe/oracle';
+import { activationNames, type Layer, layers, noDrop } from 'xmoe/spec';
 import { assertSame } from './close.js';
-import { activationNames, type Layer, layers, noDrop } from './generators.js';
 import {
   compileKernels,
   layerLoops,
