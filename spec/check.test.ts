@@ -310,6 +310,11 @@ const badUsage: [string, string[], RegExp][] = [
     ['--backend', 'wasm', '--replay', 'nowhere'],
     /"--replay" expected a readable file, got ENOENT/,
   ],
+  [
+    'files and a backend',
+    ['--files', 'src', '--backend', 'wasm'],
+    /"--files" expected nothing to ask beside it, got wasm/,
+  ],
   ['no such folder', ['--files', 'nowhere'], /"--files" expected a readable folder, got ENOENT/],
   ['a folder without cases', ['--files', 'src'], /"--files" expected a folder with layer cases, got none in src/],
 ];

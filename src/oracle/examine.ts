@@ -20,7 +20,7 @@ export async function examine(
   call: LayerCall,
   options: ExamineOptions = {},
 ): Promise<Conformance> {
-  const given = copied(call);
+  const given = structuredClone(call);
   const outputs = await answerOf(implementation, given);
   if ('kind' in outputs) return withFindings({ verdict: 'conforms', stages: [], findings: [] }, [outputs]);
   const judge = (answer: typeof outputs, of: LayerCall) => conform(answer, of, implementation.arithmetic);
@@ -46,15 +46,11 @@ function withFindings(result: Conformance, more: readonly Finding[]): Conformanc
   };
 }
 
-function copied(call: LayerCall): LayerCall {
-  return structuredClone(call);
-}
-
 /** The first value of the inputs that is not what it was. */
 function modificationOf(before: LayerCall, after: LayerCall): string | undefined {
   const [was, is] = [arraysOf(before), arraysOf(after)];
   for (const [name, values] of was) {
-    const now = is.get(name)!;
+    const now = is.get(name) ?? [];
     for (let i = 0; i < values.length; i++) {
       if (!Object.is(values[i], now[i]))
         return `"${name}"[${i}] was ${values[i]} before the call and is ${now[i]} after it`;
