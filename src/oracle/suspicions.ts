@@ -6,11 +6,13 @@ import { numColumns } from '../selection/routers.js';
 import { selectExceed, type selectThreshold, selectWithin } from '../selection/threshold.js';
 import type { ActivationName, Matrix, Weights } from '../types.js';
 import type { Approximate } from './approximate.js';
+import { arithmeticNamed, formats } from './arithmetic.js';
 import { type Compared, IN, OUT } from './choices.js';
 import { otherDrops } from './drops.js';
 import { combineApprox, expertsApprox, type ForwardApprox, planOfKept, weightsApprox } from './forward-approx.js';
 import type { Judge } from './judge.js';
 import { keptFlags, rankedSelection } from './judge-dispatch.js';
+import { expertRounding, holds } from './rounding.js';
 
 export interface Explanation {
   readonly stage: 'selection' | 'dispatch' | 'experts' | 'combine';
@@ -36,7 +38,7 @@ export interface Suspicion extends Pick<Explanation, 'stage'> {
 }
 
 /** Every known fault that may apply to this call, as the y that it would give. */
-export function suspicions(judge: Judge, expected: Expected): Suspicion[] {
+export function suspicions(judge: Judge, expected: Expected, y: Matrix): Suspicion[] {
   const { call, experts: rounding } = judge;
   const { forward, kept, weights } = expected;
   const combined = (w: Approximate, out = forward.out) => combineApprox(out, w, forward.plan, kept, rounding);
@@ -61,7 +63,49 @@ export function suspicions(judge: Judge, expected: Expected): Suspicion[] {
   const ofBias: Suspicion[] = bias
     ? [{ stage: 'combine', name: outside, give: () => combined(weights, biasOutside(forward, weights, bias)) }]
     : [];
-  return [...ofWeights, ...ofBias, ...ofPairs, ...ofExperts];
+  const ofX: Suspicion[] = [
+    { stage: 'combine', name: 'x is added here too (the residual)', give: () => withX(expected.y, call.x, () => 1) },
+  ];
+  if (call.config.skipExpert) {
+    const [{ cols }, w] = [weights.value, weights.value.data];
+    const name = 'the skip expert gives x, weighted';
+    ofX.push({ stage: 'combine', name, give: () => withX(expected.y, call.x, t => w[t * cols]) });
+  }
+  return [...ofWeights, ...ofBias, ...ofX, ...ofPairs, ...ofExperts, ...formatSuspicions(judge, expected, y)];
+}
+
+/** y + s x. */
+function withX({ value, error }: Approximate, x: Matrix, scale: (token: number) => number): Approximate {
+  const added = (i: number) => scale(Math.floor(i / x.cols)) * x.data[i];
+  return {
+    value: { ...value, data: Float64Array.from(value.data, (v, i) => v + added(i)) },
+    error: error.map((e, i) => e + 2 ** -22 * (Math.abs(value.data[i]) + Math.abs(added(i)))),
+  };
+}
+
+/** A smaller format than was stated: of y, if that is what all its numbers are in, or of the experts. */
+function formatSuspicions({ call, arithmetic, experts }: Judge, expected: Expected, y: Matrix): Suspicion[] {
+  const { forward, kept, weights } = expected;
+  return (['tf32', 'f16', 'bf16'] as const)
+    .filter(name => formats[name].unitRoundoff > arithmetic.store.unitRoundoff && experts.operands !== 'int8')
+    .flatMap((name): Suspicion[] => {
+      const smaller = expertRounding(arithmeticNamed(name));
+      const summed = { ...experts, store: formats[name] };
+      const ofY: Suspicion = {
+        stage: 'combine',
+        name: `y summed in ${name}`,
+        give: () => combineApprox(forward.out, weights, forward.plan, kept, summed),
+      };
+      const ofExperts: Suspicion = {
+        stage: 'experts',
+        name: `experts in ${name}`,
+        give: () => {
+          const { out } = expertsApprox(call.x, forward.plan, call.weights, call.config, smaller);
+          return combineApprox(out, weights, forward.plan, kept, experts);
+        },
+      };
+      return holds(formats[name], y.data) ? [ofY, ofExperts] : [ofExperts];
+    });
 }
 
 type OfToken = (weights: number[], token: number, experts: number[]) => number[];
