@@ -20,7 +20,7 @@ export async function examine(
   call: LayerCall,
   options: ExamineOptions = {},
 ): Promise<Conformance> {
-  const given = structuredClone(call);
+  const given = copied(call);
   const outputs = await answerOf(implementation, given);
   if ('kind' in outputs) return withFindings({ verdict: 'conforms', stages: [], findings: [] }, [outputs]);
   const judge = (answer: typeof outputs, of: LayerCall) => conform(answer, of, implementation.arithmetic);
@@ -44,6 +44,14 @@ function withFindings(result: Conformance, more: readonly Finding[]): Conformanc
     findings: [...result.findings, ...more],
     ...(blamed && { blamed }),
   };
+}
+
+/** Like structuredClone, whose arrays are of another realm where a test runner has one of its own (jest). */
+function copied<T>(value: T): T {
+  if (ArrayBuffer.isView(value)) return (value as unknown as Float64Array).slice() as unknown as T;
+  if (Array.isArray(value)) return value.map(copied) as unknown as T;
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, copied(part)])) as T;
 }
 
 /** The first value of the inputs that is not what it was. */
