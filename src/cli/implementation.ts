@@ -13,13 +13,13 @@ import {
 } from '../oracle/index.js';
 import { processImplementation } from '../process/index.js';
 import type { Arguments } from './arguments.js';
-import { backendNames, backendOf } from './backends.js';
+import { backendNames, backendOptions, openBackend, wasmHelp } from './backends.js';
 
 const arithmeticNames: readonly ArithmeticName[] = ['f64', 'f32', 'tf32', 'f16', 'bf16', 'int8'];
 const libraryNames = Object.keys(libraries) as (keyof typeof libraries)[];
 
 export const implementationOptions = {
-  backend: { type: 'string' },
+  ...backendOptions,
   arithmetic: { type: 'string' },
   library: { type: 'string' },
   'time-limit': { type: 'string' },
@@ -29,6 +29,7 @@ export const implementationOptions = {
 export const implementationHelp = `\
   --backend X        ${backendNames.join(' | ')}; or the path of an ES module, whose default export
                      is a Backend, an Implementation or a function (call) => outputs
+${wasmHelp}
   -- COMMAND …       a program that speaks the protocol of spec/PROTOCOL.md on stdin and stdout
   --arithmetic A     ${arithmeticNames.join(' | ')}: what the experts compute in (default: what X says, else f32);
                      logits, probabilities and selection are held to f32 or better
@@ -72,7 +73,8 @@ export async function implementationFor(args: Arguments, command: readonly strin
   }
   if (backend === undefined) throw new TypeError('"--backend" expected a backend, or a command after --, got nothing');
   if (isPath(backend)) return adopt(await defaultExportOf(backend), backend, arithmetic);
-  return implementationOf(await backendOf(backend), arithmetic);
+  const { backend: own, close } = await openBackend(args);
+  return { ...implementationOf(own, arithmetic), close };
 }
 
 function isPath(name: string): boolean {
