@@ -80,13 +80,25 @@ export async function compileKernels(
   mark?: string,
 ): Promise<KernelModule> {
   const plain = isShared ? importingSharedMemory(bytes(target)) : bytes(target);
-  const module = await wasm!.compile(mark === undefined ? plain : marked(plain, mark));
+  const module = await compile(mark === undefined ? plain : marked(plain, mark));
   return { target, module, isShared, set };
 }
 
 /** With a custom section of that name, of at most 100 letters, and no content: engines ignore it. */
 function marked(module: Uint8Array, name: string): Uint8Array {
   return Uint8Array.of(...module, 0, name.length + 1, name.length, ...Array.from(name, letter => letter.charCodeAt(0)));
+}
+
+/**
+ * At once, where the engine allows it: the kernels take less than a millisecond, and workerd (Cloudflare Workers) compiles
+ * only while a worker starts, when it waits for no other thread.
+ */
+async function compile(code: Uint8Array): Promise<WasmModule> {
+  try {
+    return new wasm!.Module(code);
+  } catch {
+    return wasm!.compile(code); // an older browser's page may not compile at once
+  }
 }
 
 export function instantiate(module: WasmModule, memory: WasmMemory): Kernels {

@@ -1,9 +1,10 @@
 /** Kernels that V8 compiles for 256 bits: switched on, checked, timed, and the flag taken back. */
+
+import { isNode, nodeProcess, setV8Flag } from '../node.js';
 import { outputsOf, workload } from './exercise.js';
 import type { ExpertFormat } from './formats.js';
 import { narrowSet, wideSet } from './kernel-set.js';
 import { compileKernels, type KernelModule, type Target } from './kernels.js';
-import { nodeProcess, setV8Flag } from './node.js';
 
 /** The environment variable that forbids it: set to anything but 0. */
 const KILL_SWITCH = 'XMOE_NO_REVECTORIZE';
@@ -47,7 +48,7 @@ export function revectorizedKernels(
 
 function whyNot(): string | undefined {
   const process = nodeProcess();
-  if (!process) return 'only Node can set the flag of V8 that it needs';
+  if (!process || !isNode()) return 'only Node can set the flag of V8 that it needs';
   const killed = process.env[KILL_SWITCH];
   if (killed !== undefined && killed !== '0') return `the environment variable ${KILL_SWITCH} is set`;
   if (process.arch !== 'x64' || process.platform === 'darwin') {

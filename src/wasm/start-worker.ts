@@ -1,12 +1,12 @@
 /** Worker threads of Node and Web Workers of browsers, as one. */
-import { importNode, nodeProcess } from './node.js';
+import { importNode, isNode, nodeProcess } from '../node.js';
 import { workerSource } from './worker-source.js';
 
 /** A running worker. */
 export interface WorkerHandle {
   post(message: unknown): void;
   terminate(): void;
-  /** Whether its thread has ended, seen without an event: a caller that sleeps receives none. A browser cannot tell. */
+  /** Whether its thread has ended, seen without an event: a caller that sleeps receives none. Only Node can tell. */
   hasEnded(): boolean;
 }
 
@@ -33,6 +33,10 @@ interface NodeWorker {
   readonly performance: { eventLoopUtilization(): { idle: number } };
 }
 
+interface WorkerThreads {
+  readonly Worker: new (url: URL, options: { name: string; execArgv: string[] }) => NodeWorker;
+}
+
 interface Globals {
   readonly Worker?: new (url: string, options: { type: 'module'; name: string }) => WebWorker;
   readonly SharedArrayBuffer?: unknown;
@@ -51,10 +55,9 @@ export async function workerStarter(): Promise<StartWorker | string> {
   return globals.Worker ? startWebWorker : 'workers are missing';
 }
 
-async function nodeStarter(): Promise<StartWorker> {
-  const { Worker } = await importNode<{
-    Worker: new (url: URL, options: { name: string; execArgv: string[] }) => NodeWorker;
-  }>('node:worker_threads');
+async function nodeStarter(): Promise<StartWorker | string> {
+  const { Worker } = await importNode<WorkerThreads>('node:worker_threads');
+  if (!Worker) return 'node:worker_threads is missing';
   const source = `import { parentPort } from 'node:worker_threads';\n${workerSource}\nserve(parentPort);`;
   const url = new URL(`data:text/javascript,${encodeURIComponent(source)}`);
 
@@ -73,8 +76,8 @@ async function nodeStarter(): Promise<StartWorker> {
         isTerminated = true;
         worker.terminate();
       },
-      // Node asks the thread for its idle time: -1 from one that has ended.
-      hasEnded: () => worker.performance.eventLoopUtilization().idle < 0,
+      // Node asks the thread for its idle time: -1 from one that has ended. Deno and Bun lack that.
+      hasEnded: () => isNode() && worker.performance.eventLoopUtilization().idle < 0,
     };
   };
 }

@@ -1,7 +1,8 @@
 /** Which of the two targets runs: what was asked for, as far as the engine has it. */
+
+import { nodeProcess, setV8Flag } from '../node.js';
 import { hasFeature } from './engine.js';
 import type { Target } from './kernels.js';
-import { nodeProcess, setV8Flag } from './node.js';
 
 export interface TargetChoice {
   readonly target: Target;
