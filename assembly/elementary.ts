@@ -23,6 +23,18 @@ export function sigmoid_f32(logitsPtr: usize, outPtr: usize, n: i32): void {
   map(logitsPtr, outPtr, n, SIGMOID);
 }
 
+/** out[i] *= factors[i], n elements: what a gate lets through. */
+export function multiply_f32(factorsPtr: usize, outPtr: usize, n: i32): void {
+  const eightsEnd = outPtr + (<usize>(n & ~7) << 2), end = outPtr + (<usize>n << 2);
+  for (; outPtr < eightsEnd; factorsPtr += 32, outPtr += 32) {
+    const out0 = f32x4.mul(v128.load(outPtr), v128.load(factorsPtr));
+    const out1 = f32x4.mul(v128.load(outPtr, 16), v128.load(factorsPtr, 16));
+    v128.store(outPtr, out1, 16);
+    v128.store(outPtr, out0);
+  }
+  for (; outPtr < end; factorsPtr += 4, outPtr += 4) store<f32>(outPtr, load<f32>(outPtr) * load<f32>(factorsPtr));
+}
+
 // Functions of their own: the optimizer would fold loops that differ in a constant alone into one, with the test inside.
 function relu_f32(hPtr: usize, outPtr: usize, n: i32): void { map(hPtr, outPtr, n, 0); }
 function gelu_f32(hPtr: usize, outPtr: usize, n: i32): void { map(hPtr, outPtr, n, 1); }

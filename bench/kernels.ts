@@ -1,7 +1,12 @@
-/** What share of the most that a core can do do the experts' products reach? S1's experts, relu, one thread. */
-import { Finish, type Kernels, loadKernels, memoryOf, targets, widths } from '../spec/kernels.js';
-import { compare, type Row, report } from './measure.js';
+/**
+ * What share of the most that a core can do do the experts' products reach? S1's experts, relu, one thread. The most is what
+ * the engine gets out of registers alone, and what a program in C does with vectors of 256 bits.
+ */
+import { type Kernels, loadKernels, memoryOf, targets, widths } from '../spec/kernels.js';
+import { compare, type Entry, type Row } from './measure.js';
+import { compileNative } from './native.js';
 import { FLOPS, peak } from './peak.js';
+import { note, report } from './report.js';
 import { shapes } from './shapes.js';
 
 const { dModel, dFf, numExperts } = shapes.find(({ name }) => name === 'S1')!;
@@ -19,7 +24,7 @@ const flopsOf = ({ numRows, numExperts }: Case) => numExperts * numRows * 4 * dM
 const experts = new Map<string, (of: Case) => void>();
 for (const target of targets) {
   const ofExpert = dModel * (dFf + 1) + dFf * (dModel + 1);
-  const memory = memoryOf(4 * (numExperts * ofExpert + MAX_ROWS * (2 * dModel + dFf + 5)));
+  const memory = memoryOf(4 * (numExperts * ofExpert + MAX_ROWS * (3 * dModel + dFf + 5)));
   const kernels = loadKernels(target, memory);
   if (!kernels) continue;
   for (const width of widths) {
@@ -38,8 +43,8 @@ function run(kernels: Kernels, memory: ArrayBuffer, width: 8 | 16, tileRows: num
     end += 4 * length;
     return end - 4 * length;
   };
-  const [x, y, hidden] = [dModel, dModel, dFf].map(length => place(MAX_ROWS * length));
-  const [weights, xRows, hiddenRows, yRows] = [0, 1, 2, 3].map(() => place(MAX_ROWS));
+  const [x, y, out, hidden] = [dModel, dModel, dModel, dFf].map(length => place(MAX_ROWS * length));
+  const [weights, xRows, hiddenRows, outRows, yRows] = [0, 1, 2, 3, 4].map(() => place(MAX_ROWS));
   const up = Array.from({ length: numExperts }, () => place(dFf * (dModel + 1)));
   const down = Array.from({ length: numExperts }, () => place(dModel * (dFf + 1)));
   // Small whole numbers, so that no sum overflows or becomes denormal.
@@ -49,20 +54,25 @@ function run(kernels: Kernels, memory: ArrayBuffer, width: 8 | 16, tileRows: num
   for (let i = 0; i < MAX_ROWS; i++) {
     addresses[xRows / 4 + i] = x + 4 * i * dModel;
     addresses[hiddenRows / 4 + i] = hidden + 4 * i * dFf;
+    addresses[outRows / 4 + i] = out + 4 * i * dModel;
     addresses[yRows / 4 + i] = y + 4 * i * dModel;
   }
   return ({ numRows, numExperts }) => {
     for (let e = 0; e < numExperts; e++) {
-      product(up[e], dModel, xRows, numRows, hiddenRows, 0, 0, dFf / width, Finish.STORE, tileRows);
+      product(up[e], dModel, xRows, numRows, hiddenRows, 0, dFf / width, tileRows, 0);
       kernels.activate_f32(hidden, hidden, numRows * dFf, 0);
-      // biome-ignore format: the arguments in a row
-      product(down[e], dFf, hiddenRows, numRows, yRows, weights, 0, dModel / width, Finish.ADD_WEIGHTED, tileRows);
+      product(down[e], dFf, hiddenRows, numRows, outRows, 0, dModel / width, tileRows, 0);
+      kernels.combine_f32(outRows, weights, yRows, numRows, 0, dModel);
     }
   };
 }
 
+const native = compileNative('native-peak');
+if (typeof native === 'string') note(`registers alone, native left out: ${native}`);
+
 function time(of: Case): Promise<Row[]> {
-  const contenders = new Map<string, () => void>();
+  const contenders = new Map<string, Entry['run']>();
+  if (typeof native !== 'string') contenders.set('registers alone, native', native.sampler(flopsOf(of)));
   for (const target of targets) {
     const registers = peak(target);
     if (registers) contenders.set(`registers alone, ${target}`, () => registers(Math.round(flopsOf(of) / FLOPS)));

@@ -11,7 +11,8 @@ import {
   selectThreshold,
   type Weights,
 } from 'xmoe';
-import { errorBounds, U32 } from 'xmoe/oracle';
+import { outputTensors } from 'xmoe/layer-case';
+import { arithmeticNamed, errorBounds } from 'xmoe/oracle';
 import type { Shape } from './shapes.js';
 
 /** Ours; and the fixed k that other libraries know, with k the average of ours. */
@@ -47,7 +48,7 @@ export function layerOf(shape: Shape, layerRouter: LayerRouter): Layer {
   const up = uniform(numExperts * dFf * dModel, 1 / Math.sqrt(dModel));
   const down = uniform(numExperts * dModel * dFf, 1 / Math.sqrt(dFf));
   const weights: Weights = {
-    router: { rows: numExperts, cols: dModel, data: uniform(numExperts * dModel, 2 / Math.sqrt(dModel)) },
+    router: routerOf(numExperts, dModel, uniform),
     up: experts(up, numExperts, dFf, dModel),
     down: experts(down, numExperts, dModel, dFf),
   };
@@ -65,6 +66,11 @@ export function layerOf(shape: Shape, layerRouter: LayerRouter): Layer {
     activation: 'relu',
   };
   return { shape, config, weights, up, down, steps: stepsOf(x, weights, config, numTokens) };
+}
+
+/** Wr [E, d]: logits of tokens of deviation 1 have a deviation of 2. */
+export function routerOf(numExperts: number, dModel: number, uniform: Uniform): Matrix {
+  return { rows: numExperts, cols: dModel, data: uniform(numExperts * dModel, 2 / Math.sqrt(dModel)) };
 }
 
 /** Tokens of a decode: token t wants experts t·k … t·k + k − 1, through all E, so that no cache has their weights. */
@@ -96,7 +102,8 @@ function thresholdFor(expertsPerToken: number, probs: Matrix): number {
 /** Without a capacity no token knows of another, so one pass of the reference answers all steps. */
 function stepsOf(x: Matrix, weights: Weights, config: Config, numTokens: number): Step[] {
   const trace = runLayer(reference, x, weights, config);
-  const bound = errorBounds(trace, x, weights, config, U32).get('y')!;
+  const kept = outputTensors(trace).get('kept')!.data as Uint8Array;
+  const bound = errorBounds({ x, weights, config, inputs: {} }, kept, arithmeticNamed('f32')).get('y')!.error;
   return Array.from({ length: x.rows / numTokens }, (_, step) => {
     const part = (data: Floats) => {
       const size = (data.length / x.rows) * numTokens;
@@ -114,10 +121,10 @@ function experts(data: Float32Array, numExperts: number, rows: number, cols: num
   return Array.from({ length: numExperts }, (_, e) => ({ rows, cols, data: data.subarray(e * size, (e + 1) * size) }));
 }
 
-type Uniform = (length: number, deviation: number) => Float32Array<ArrayBuffer>;
+export type Uniform = (length: number, deviation: number) => Float32Array<ArrayBuffer>;
 
 /** Uniform numbers of mean 0, the same in each run: xorshift32 (Marsaglia, Xorshift RNGs, 2003). */
-function uniformNumbers(): Uniform {
+export function uniformNumbers(): Uniform {
   let state = 2463534242;
   return (length, deviation) => {
     const scale = (deviation * Math.sqrt(12)) / 2 ** 32;

@@ -1,7 +1,8 @@
 /** How far is the reference's matrix product, float64 and plain, from the kernel, float32 and SIMD? One thread. */
 import { linear, type Matrix } from 'xmoe';
-import { Finish, type Kernels, loadKernels, memoryOf, packed, targets } from '../spec/kernels.js';
-import { compare, type Row, report } from './measure.js';
+import { type Kernels, loadKernels, memoryOf, packed, targets } from '../spec/kernels.js';
+import { compare, type Row } from './measure.js';
+import { report } from './report.js';
 import { type Product, products, shapes } from './shapes.js';
 
 const cases = shapes.flatMap(products);
@@ -43,9 +44,9 @@ function time(product: Product): Promise<Row[]> {
 
   const contenders = new Map<string, () => void>([['reference, float64', () => linear(x, w)]]);
   for (const [name, { product_f32_8 }] of kernels) {
-    const panels = packed(w.data, new Float32Array(m), 8);
-    const run = () => product_f32_8(wPtr, k, rowsPtr, n, rowsPtr + 4 * n, 0, 0, stride / 8, Finish.STORE, 4);
-    new Float32Array(memory.buffer, wPtr, panels.length).set(panels);
+    const panels = packed({ n: m, k, weights: w.data, bias: new Float32Array(m) }, 'f32', 'simd', 8);
+    const run = () => product_f32_8(wPtr, k, rowsPtr, n, rowsPtr + 4 * n, 0, stride / 8, 4, 0);
+    new Uint8Array(memory.buffer).set(panels, wPtr);
     const y = new Float32Array(memory.buffer, yPtr, n * stride).fill(NaN);
     run();
     for (let i = 0; i < n * m; i++) {

@@ -7,6 +7,7 @@ import {
   examine,
   type Finding,
   type Implementation,
+  ImplementationError,
   implementationOf,
   type LayerCall,
   type Outputs,
@@ -160,10 +161,10 @@ test('an implementation that throws crashed, and one that refuses did not', asyn
   const [verdict, found] = await findings(throws);
   assert.equal(verdict, 'does not conform');
   assert.deepEqual(found, [{ kind: 'crashed', severity: 'fault', detail: 'it threw RangeError: no kernel for m = 2' }]);
-  assert.deepEqual(await findings({ ...honest, refuses: () => 'no swiglu' }), [
-    'conforms',
-    [{ kind: 'refused', severity: 'property', detail: 'no swiglu' }],
-  ]);
+  const refused = ['conforms', [{ kind: 'refused', severity: 'property', detail: 'no swiglu' }]];
+  assert.deepEqual(await findings({ ...honest, refuses: () => 'no swiglu' }), refused);
+  const run = () => Promise.reject(new ImplementationError('refused', 'no swiglu'));
+  assert.deepEqual(await findings({ ...honest, run }), refused);
 });
 
 test('a search that is stopped reports what it did', async () => {

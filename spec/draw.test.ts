@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { checkLayer, forward, reference, type Trace } from 'xmoe';
-import { drawRecipe, type Layer, layerOf } from 'xmoe/cases';
+import { drawRecipe, features, type Layer, layerOf } from 'xmoe/cases';
 
 const first = (n: number, seed = 0) => Array.from({ length: n }, (_, i) => drawRecipe(seed, i));
 
@@ -24,6 +24,14 @@ test('recipes keep to what is wanted', () => {
     const { router, activation, logits, storage } = drawRecipe(3, i, wanted);
     assert.ok(router === 'switch' || router === 'hash');
     assert.deepEqual([activation, logits, storage], ['silu', 'level', 'f64']);
+  }
+  for (let i = 0; i < 200; i++) {
+    const { weights, config, inputs } = layerOf(drawRecipe(3, i, { without: features }));
+    assert.deepEqual(
+      [weights.upBias, weights.gateBias, weights.downBias, config.skipExpert, config.capacityFactor],
+      [...[undefined, undefined, undefined, undefined], null],
+    );
+    assert.deepEqual([inputs.noise, inputs.tokenMask], [undefined, undefined]);
   }
   assert.throws(() => drawRecipe(0, 0, { routers: [] }), /"wanted" expected some of threshold, .*got/);
 });

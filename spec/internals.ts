@@ -8,5 +8,6 @@ export const { outputsOf } = await inside<typeof import('../src/wasm/exercise.js
 export const { compileKernels } = await inside<typeof import('../src/wasm/kernels.js')>('kernels');
 export const { Memory } = await inside<typeof import('../src/wasm/memory.js')>('memory');
 export const { packWeights } = await inside<typeof import('../src/wasm/packed-weights.js')>('packed-weights');
-export const { runLayer } = await inside<typeof import('../src/wasm/stages.js')>('stages');
+export const { fused } = await inside<typeof import('../src/wasm/layer.js')>('layer');
+export const { runAlone } = await inside<typeof import('../src/wasm/pool.js')>('pool');
 export const { workspaceOver } = await inside<typeof import('../src/wasm/workspace.js')>('workspace');

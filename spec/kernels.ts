@@ -12,22 +12,24 @@ type Numbers<Count extends number, List extends number[] = []> = List['length'] 
   : Numbers<Count, [...List, number]>;
 type Kernel<Count extends number> = (...numbers: Numbers<Count>) => void;
 
+/** How weights may be stored, and for int8 what multiplies them. */
+export const formats = ['f32', 'f16', 'bf16', 'int8', 'int8_dot'] as const;
+export type Format = (typeof formats)[number];
+
+/** Outputs of a panel, of each set of kernels. */
+export const widths = [8, 16] as const;
+export type Width = (typeof widths)[number];
+
 /** What assembly/index.ts exports; the parameters are documented there. */
-export interface Kernels {
-  readonly product_f32_8: Kernel<10>;
-  readonly product_f32_16: Kernel<10>;
+export interface Kernels extends Readonly<Record<`product_${Format}_${Width}`, Kernel<9>>> {
+  readonly quantize_i7: Kernel<5>;
   readonly activate_f32: Kernel<4>;
+  readonly multiply_f32: Kernel<3>;
   readonly combine_f32: Kernel<6>;
   readonly route_f32: Kernel<8>;
   readonly softmax_f32: Kernel<4>;
   readonly sigmoid_f32: Kernel<3>;
 }
-
-/** Outputs of a panel, of each set of kernels. */
-export const widths = [8, 16] as const;
-
-/** What a product does with its sums. */
-export const Finish = { STORE: 0, MULTIPLY: 1, ADD_WEIGHTED: 2 } as const;
 
 /** The kernels of a target, which import `memory` and nothing else; undefined where the engine has no relaxed SIMD. */
 export function loadKernels(target: Target, memory: WebAssembly.Memory): Kernels | undefined {
@@ -46,17 +48,56 @@ export function memoryOf(bytes: number): WebAssembly.Memory {
   return new WebAssembly.Memory({ initial: Math.ceil(bytes / 65536) });
 }
 
-/** w [n, k] and a bias [n] -> panels of `width` outputs: a panel's weights, step by step, then its biases; zeros past n. */
-export function packed(w: ArrayLike<number>, bias: ArrayLike<number>, width: number): Float64Array {
-  const [n, k] = [bias.length, w.length / bias.length];
+/** Inputs that a step of a kernel takes: the ones of a step lie side by side. */
+export function inputsPerStep(format: Format, target: Target): number {
+  return format.startsWith('int8') ? (target === 'relaxed' ? 4 : 2) : 1;
+}
+
+/** A linear layer [n, k] as a format stores it: int8s, the bits of halves, or floats. */
+export interface StoredLinear {
+  readonly n: number;
+  readonly k: number;
+  readonly weights: ArrayLike<number>;
+  readonly bias: ArrayLike<number>;
+  /** Of int8. */
+  readonly scales?: ArrayLike<number>;
+}
+
+/** The panels of assembly/product.ts: of each its weights step by step, biases, and of int8 scales and sums; 0 past n and k. */
+export function packed(linear: StoredLinear, format: Format, target: Target, width: number): Uint8Array {
+  const { n, k, weights, bias, scales } = linear;
+  const group = inputsPerStep(format, target);
   const panels = Math.ceil(n / width);
-  return Float64Array.from({ length: panels * (k + 1) * width }, (_, at) => {
-    const [step, j] = [Math.floor(at / width), at % width];
-    const [panel, l] = [Math.floor(step / (k + 1)), step % (k + 1)];
-    const output = panel * width + j;
-    if (output >= n) return 0;
-    return l < k ? w[output * k + l] : bias[output];
-  });
+  const bytesPerWeight = format === 'f32' ? 4 : format === 'f16' || format === 'bf16' ? 2 : 1;
+  const ofOutput = Math.ceil(k / group) * group * bytesPerWeight + (scales ? 12 : 4);
+  const bytes = new DataView(new ArrayBuffer(panels * width * ofOutput));
+  let at = 0;
+  const push = (value: number, how: 'setFloat32' | 'setInt32' | 'setUint16' | 'setInt8', size: number) => {
+    bytes[how](at, value, true);
+    at += size;
+  };
+  const weight = (o: number, l: number) => (o < n && l < k ? weights[o * k + l] : 0);
+  for (let first = 0; first < n; first += width) {
+    const outputs = Array.from({ length: width }, (_, j) => first + j);
+    for (let l = 0; l < k; l += group) {
+      for (const o of outputs) {
+        for (let g = 0; g < group; g++) {
+          if (format === 'f32') push(weight(o, l), 'setFloat32', 4);
+          else if (format === 'f16' || format === 'bf16') push(weight(o, l), 'setUint16', 2);
+          else push(weight(o, l + g), 'setInt8', 1);
+        }
+      }
+    }
+    for (const o of outputs) push(o < n ? bias[o] : 0, 'setFloat32', 4);
+    if (!scales) continue;
+    for (const o of outputs) push(o < n ? scales[o] : 0, 'setFloat32', 4);
+    for (const o of outputs) {
+      let sum = 0;
+      for (let l = 0; l < k; l++) sum += weight(o, l);
+      push(sum, 'setInt32', 4);
+    }
+  }
+  return new Uint8Array(bytes.buffer);
 }
 
 /** The little of WebAssembly's interface that is used here: TypeScript has it only in its library for browsers. */

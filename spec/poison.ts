@@ -43,6 +43,11 @@ export function putAddresses({ ptr }: Region, addresses: readonly number[]): voi
   words.set(addresses, ptr / 4);
 }
 
+export function putBytes({ ptr, floats }: Region, data: Uint8Array): void {
+  assert.equal(data.length, 4 * floats.length);
+  new Uint8Array(memory.buffer).set(data, ptr);
+}
+
 export function putDoubles({ ptr }: Region, doubles: Float64Array): void {
   for (let i = 0; i < doubles.length; i++) view.setFloat64(ptr + 8 * i, doubles[i], true);
 }

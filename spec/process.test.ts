@@ -12,7 +12,8 @@ import { type ProcessOptions, processImplementation } from 'xmoe/process';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'xmoe-'));
-const { gradY, ...call } = layerOfSizes(5, 4, 3, 2, { storage: 'f32' });
+const withGradients = layerOfSizes(5, 4, 3, 2, { storage: 'f32' });
+const { gradY, ...call } = withGradients;
 
 /**
  * A program in JavaScript. It has `read()`, the next question without its length or undefined at the end; `answerTo(question)`,
@@ -24,7 +25,7 @@ function program(script: string, options: ProcessOptions = {}) {
     import { spawn } from 'node:child_process';
     import { setTimeout as sleep } from 'node:timers/promises';
     import { readLayerCase, outputTensors, writeOutputs } from '${root}dist/layer-case/index.js';
-    import { forward, referenceF32 } from '${root}dist/index.js';
+    import { backward, forward, reference, referenceF32 } from '${root}dist/index.js';
     const take = n => {
       const bytes = Buffer.alloc(n);
       for (let at = 0; at < n; ) {
@@ -60,6 +61,19 @@ async function judged(script: string, options?: ProcessOptions, of: LayerCall = 
 
 test('a program that answers conforms', async () => {
   assert.deepEqual(await judged('serve();'), { verdict: 'conforms', findings: [] });
+});
+
+test('a program that is asked for gradients is judged by them', async () => {
+  const script = (factor: number) => `for (let q; (q = read()); ) {
+    const { x, weights, config, inputs, gradY } = readLayerCase(q);
+    const trace = forward(reference, x, weights, config, inputs);
+    const outputs = outputTensors(trace, gradY && backward(trace, x, weights, config, gradY, inputs));
+    const { shape, data } = outputs.get('grad.x') ?? { shape: [0], data: [] };
+    outputs.set('grad.x', { shape, data: data.map(v => ${factor} * v) });
+    write(framed(writeOutputs(outputs, 'F64', new Map())));
+  }`;
+  assert.equal((await judged(script(1), {}, withGradients)).verdict, 'conforms');
+  assert.equal((await judged(script(1.01), {}, withGradients)).verdict, 'does not conform');
 });
 
 test('a program may write a byte at a time, and whatever it likes on stderr', async () => {

@@ -6,7 +6,7 @@ import { type Layer, layerOfSizes } from 'xmoe/cases';
 import { activationNames, routerNames } from 'xmoe/spec';
 import { wasmBackend } from 'xmoe/wasm';
 import { bits } from './bits.js';
-import { compileKernels, Memory, packWeights, runLayer, workspaceOver } from './internals.js';
+import { compileKernels, fused, Memory, packWeights, runAlone, workspaceOver } from './internals.js';
 
 const GIB = 2 ** 30;
 
@@ -19,12 +19,14 @@ for (const panelWidth of [8, 16] as const) {
     const yAt = (start: number, { x, weights, config, inputs }: Layer) => {
       sparse.release(start);
       const from = new Uint8Array(sparse.wasmMemory.buffer, start, 2 ** 24);
-      const packed = packWeights(weights, module.set, () => sparse);
+      const packed = packWeights(weights, module, () => sparse);
       assert.equal(packed.memory, sparse);
-      const { y } = runLayer({ ...workspaceOver(module, sparse), packed }, x, inputs, config);
+      const space = { ...workspaceOver(module, sparse), packed };
+      const [y, onThreads] = [1, 2].map(n => bits(runAlone({ space, loops: fused(x, inputs, config)(space, n) }).y));
+      assert.equal(onThreads, y);
       assert.ok(sparse.end > start && sparse.end < start + from.length);
       from.fill(0); // as packWeights wants it
-      return bits(y);
+      return y;
     };
     const layers = [
       ...routerNames.map(router => layerOfSizes(50, 6, 21, 37, { router })),
@@ -74,14 +76,15 @@ test('a call that needs too much memory says how much, and the next works', asyn
   if (!nearlyFull) return t.skip('so much address space cannot be had here');
   nearlyFull.release(4 * GIB - 2 ** 17); // a page for the weights, and a page for a call
   const { x, weights, config } = layerOfSizes(2, 1, 64, 64, { activation: 'relu' });
-  const packed = packWeights(weights, module.set, () => nearlyFull);
-  const layer = { ...workspaceOver(module, nearlyFull), packed };
-  const small = bits(runLayer(layer, x, {}, config).y);
+  const packed = packWeights(weights, module, () => nearlyFull);
+  const space = { ...workspaceOver(module, nearlyFull), packed };
+  const run = (given: Matrix) => bits(runAlone({ space, loops: fused(given, {}, config)(space, 1) }).y);
+  const small = run(x);
   const large = layerOfSizes(2000, 1, 64, 64, { activation: 'relu' });
   const { numBytes } = nearlyFull;
-  assert.throws(() => runLayer(layer, large.x, {}, config), /^RangeError: "call" expected to need at most 4 GiB/);
+  assert.throws(() => run(large.x), /^RangeError: "call" expected to need at most 4 GiB/);
   assert.equal(nearlyFull.numBytes, numBytes);
-  assert.equal(bits(runLayer(layer, x, {}, config).y), small);
+  assert.equal(run(x), small);
 });
 
 test('a call that is no larger than an earlier one takes no memory', async () => {

@@ -53,12 +53,14 @@ test('they are not used unless they are asked for, and where they are the backen
 for (const target of targets) {
   test(`${target}: every set of kernels gives the same bits, which is what they are checked by`, async t => {
     if (target === 'relaxed' && !loadKernels(target, memoryOf(0))) return t.skip(NO_RELAXED);
-    const outputs = async (panelWidth: 8 | 16, tileRows: 4 | 6, isShared = false) =>
-      outputsOf(await compileKernels(target, isShared, { panelWidth, tileRows }));
-    const expected = await outputs(8, 4);
-    assert.ok(expected.reduce((sum, words) => sum + words.length, 0) > 10_000);
-    for (const other of [outputs(8, 6), outputs(16, 4), outputs(16, 6), outputs(16, 6, true)]) {
-      assert.deepEqual(await other, expected);
+    for (const experts of ['f32', 'f16', 'bf16', 'int8'] as const) {
+      const outputs = async (panelWidth: 8 | 16, tileRows: 4 | 6, isShared = false) =>
+        outputsOf(await compileKernels(target, isShared, { panelWidth, tileRows }), experts);
+      const expected = await outputs(8, 4);
+      assert.ok(expected.reduce((sum, words) => sum + words.length, 0) > 10_000);
+      for (const other of [outputs(8, 6), outputs(16, 4), outputs(16, 6), outputs(16, 6, true)]) {
+        assert.deepEqual(await other, expected);
+      }
     }
   });
 }

@@ -211,7 +211,10 @@ test('the backend says which target it runs, and why not another', async () => {
 });
 
 const badOptions: [object, RegExp][] = [
-  [{ target: 'simd' }, /^TypeError: "options" expected none but deterministic, features, threads, got "target"$/],
+  [
+    { target: 'simd' },
+    /^TypeError: "options" expected none but deterministic, experts, features, threads, got "target"$/,
+  ],
   [
     { features: { simd: true } },
     /^TypeError: "options.features" expected none but relaxedSimd, revectorize, got "simd"$/,
@@ -225,6 +228,7 @@ const badOptions: [object, RegExp][] = [
     { features: { revectorize: 'enable' } },
     /^TypeError: "options.features.revectorize" expected true \| false, got "enable"$/,
   ],
+  [{ experts: 'int4' }, /^RangeError: "options.experts" expected f32 \| f16 \| bf16 \| int8, got "int4"$/],
   [{ deterministic: 1 }, /^TypeError: "options.deterministic" expected true \| false, got 1$/],
   ...[true, 'enable'].map((relaxedSimd): [object, RegExp] => [
     { features: { relaxedSimd }, deterministic: true },

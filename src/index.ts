@@ -11,6 +11,7 @@ export { loadBalancingLoss, loadBalancingLossBackward } from './loss.js';
 export * from './margins.js';
 export { zeros } from './matrix.js';
 export { backward, forward, type LayerRun, reference, runLayer } from './moe.js';
+export * from './quantize.js';
 export { route, routeBackward, softmax } from './router.js';
 export { balancedAssignment } from './selection/assignment.js';
 export { routers } from './selection/routers.js';

@@ -37,7 +37,7 @@ async function searchAll(t: TestContext, implementation: Implementation, calls: 
   const { tally, failure } = await search(implementation, { seed, runs, wanted });
   const stages = [...tally.stages].map(([stage, { verdicts }]) => `${stage} ${verdicts.agree + verdicts.admissible}`);
   t.diagnostic(
-    `${implementation.name}: seed ${seed}, ${runs} calls, ${tally.numRefused} refused; ${stages.join(', ')}`,
+    `${implementation.name}: seed ${seed}, ${runs} calls, ${tally.numUnjudged} not judged; ${stages.join(', ')}`,
   );
   for (const { first, count } of tally.findings.values()) t.diagnostic(`${count} ${first.kind}: ${first.detail}`);
   if (failure) {

@@ -5,6 +5,7 @@ import {
   describe,
   type Failure,
   type LayerCall,
+  type ProbeReport,
   shareOf,
   type Tally,
 } from '../oracle/index.js';
@@ -17,34 +18,51 @@ export interface CheckReport {
   readonly seconds: number;
   readonly tally: Tally;
   readonly interrupted: boolean;
+  /** What the exact probes of the threshold told. */
+  readonly probes?: ProbeReport;
   /** The call whose verdict is told in full, and the name of its file. */
   readonly shown?: { readonly name: string; readonly call: LayerCall; readonly conformance: Conformance };
   readonly failure?: Failure & { readonly replay: string };
 }
 
+/** XMoE's rule has relatives that only exact arithmetic tells apart from it. */
+export function verdictOf({ tally, probes }: CheckReport): Conformance['verdict'] | 'nothing was judged' {
+  const isRelative = probes?.rule !== undefined && probes.rule !== 'XMoE';
+  if (tally.numConforming < tally.numCalls || isRelative) return 'does not conform';
+  return tally.numUnjudged === tally.numCalls ? 'nothing was judged' : 'conforms';
+}
+
 export function printed(report: CheckReport): string {
   const { name, arithmetic, what, seconds, tally } = report;
-  const { numCalls, numConforming, numRefused } = tally;
+  const { numCalls, numUnjudged } = tally;
   const calls = `${count(numCalls, 'call')} (${what}), arithmetic ${arithmetic.name}, ${seconds.toFixed(1)} s`;
+  const why = tally.findings.get('property refused')?.first.detail ?? 'it gave no output that has a stage';
   return [
     `${name}: ${calls}`,
-    ...(numRefused > 0
-      ? [`${numRefused} of them not taken: ${tally.findings.get('property refused')?.first.detail}`]
-      : []),
+    ...(numUnjudged > 0 ? [`${numUnjudged} of them not taken: ${why}`] : []),
     '',
     ...stageTable(tally),
     ...findingLines(tally),
+    ...probeLines(report),
     ...(report.shown ? ['', ...shownLines(report)] : []),
     '',
-    conclusion(report, numCalls - numConforming),
+    conclusion(report),
   ].join('\n');
 }
 
-function conclusion({ interrupted, tally }: CheckReport, numWrong: number): string {
-  const soFar = interrupted ? 'interrupted; so far ' : '';
-  if (numWrong > 0) return `${soFar}does not conform`;
-  const numJudged = tally.numCalls - tally.numRefused;
-  return numJudged === 0 ? `${soFar}nothing was judged` : `${soFar}conforms on ${count(numJudged, 'call')}`;
+function conclusion(report: CheckReport): string {
+  const { interrupted, tally } = report;
+  const verdict = verdictOf(report);
+  const on = verdict === 'conforms' ? ` on ${count(tally.numCalls - tally.numUnjudged, 'call')}` : '';
+  return `${interrupted ? 'interrupted; so far ' : ''}${verdict}${on}`;
+}
+
+function probeLines({ probes }: CheckReport): string[] {
+  if (!probes?.results.some(({ got }) => typeof got !== 'string')) return [];
+  const { rule, ties } = probes;
+  const known =
+    rule === undefined ? 'by no rule that we know' : rule === 'XMoE' ? 'as XMoE does' : `by another rule: ${rule}`;
+  return [`where arithmetic is exact, it selects ${known}${ties ? `; of equal probabilities, ${ties}` : ''}`];
 }
 
 function stageTable(tally: Tally): string[] {
@@ -109,38 +127,11 @@ function sizesOf({ config, x, weights }: LayerCall): string {
 
 /** A difference against its bound: below it in percent, far above it in times. */
 function shareText(share: number): string {
-  if (!Number.isFinite(share)) return 'unbounded';
+  if (!Number.isFinite(share)) return 'its bound is 0';
   if (share >= 10) return `${share.toPrecision(2)} times`;
   return `${share >= 0.1 ? Math.round(100 * share) : (100 * share).toPrecision(2)} %`;
 }
 
 function count(n: number, word: string): string {
   return `${n.toLocaleString('en')} ${word}${n === 1 ? '' : 's'}`;
-}
-
-/** One object; numbers that JSON has no word for are strings. */
-export function jsonOf(report: CheckReport): string {
-  const { name, arithmetic, what, seconds, tally, interrupted, shown, failure } = report;
-  const { numCalls, numConforming, numRefused } = tally;
-  const stages = Array.from(tally.stages, ([stage, t]) => ({ stage, ...t, worstShare: shareOf(t.worst) }));
-  const findings = Array.from(tally.findings.values(), ({ first, count: numCalls }) => ({ ...first, numCalls }));
-  const verdict = numConforming < numCalls ? 'does not conform' : 'conforms';
-  const head = { implementation: name, arithmetic: arithmetic.name, calls: what, seconds, verdict, interrupted };
-  const example = shown && { file: shown.name, config: shown.call.config, conformance: shown.conformance };
-  const replay = failure && { case: failure.index, replay: failure.replay, repeats: failure.repeats };
-  const all = {
-    ...head,
-    numCalls,
-    numConforming,
-    numRefused,
-    stages,
-    findings,
-    ...(example && { example }),
-    ...replay,
-  };
-  return JSON.stringify(
-    all,
-    (_, value) => (typeof value === 'number' && !Number.isFinite(value) ? String(value) : value),
-    2,
-  );
 }

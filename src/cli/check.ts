@@ -1,11 +1,12 @@
 /** `xmoe check`: is this implementation right, and if not, where. */
 import { readLayerCase } from '../layer-case/index.js';
-import { arithmeticNamed, examine, type Implementation, type LayerCall, search, Tally } from '../oracle/index.js';
+import { arithmeticNamed, examine, type Implementation, type LayerCall, Tally } from '../oracle/index.js';
 import { type Arguments, parseArguments, readInput, writeOutput } from './arguments.js';
 import { judgeFolder } from './check-files.js';
-import { type CheckReport, jsonOf, printed } from './check-report.js';
+import { jsonOf } from './check-json.js';
+import { type CheckReport, printed, verdictOf } from './check-report.js';
 import type { Command } from './command.js';
-import { replayLine, saveFailure } from './failure-file.js';
+import { hunt } from './hunt.js';
 import {
   arithmeticOf,
   implementationFor,
@@ -13,8 +14,7 @@ import {
   implementationOptions,
   splitCommand,
 } from './implementation.js';
-import { routerNames, routersOf } from './router-option.js';
-import { searchProgress } from './search-progress.js';
+import { wantedHelp, wantedOptions } from './wanted.js';
 
 const help = `xmoe check --backend X [--runs N] [--seed S] [--router R,…] [--shard i/n] [--grad] [--json FILE]
 xmoe check [OPTIONS] -- COMMAND …
@@ -26,9 +26,9 @@ inputs to it, by bounds computed for its arithmetic (spec/VERDICTS.md). The firs
 one and saved, and the line that replays it is printed.
 
 ${implementationHelp}
-  --runs N           calls, over all shards (default 1000)
+  --runs N           calls, over all shards (default 2000)
   --seed S           which calls: the same seed asks the same on every machine (default 0)
-  --router R,…       only these: ${routerNames.join(', ')}
+${wantedHelp}
   --shard i/n        the i-th of n parts, from 1: disjoint, and together the whole
   --grad             gradients too
   --save DIR         where a failing call is saved (default: here)
@@ -46,7 +46,8 @@ export const checkCommand: Command = {
     const { own, command } = splitCommand(argv);
     const args = parseArguments(own, [], {
       ...implementationOptions,
-      ...{ runs: { type: 'string' }, seed: { type: 'string' }, router: { type: 'string' }, shard: { type: 'string' } },
+      ...wantedOptions,
+      ...{ runs: { type: 'string' }, seed: { type: 'string' }, shard: { type: 'string' } },
       ...{ grad: { type: 'boolean' }, save: { type: 'string' }, replay: { type: 'string' }, files: { type: 'string' } },
       json: { type: 'string' },
     });
@@ -65,10 +66,11 @@ export const checkCommand: Command = {
   },
 };
 
-function statusOf({ tally, interrupted }: CheckReport): number {
-  if (tally.numConforming < tally.numCalls) return 1;
-  if (interrupted) return 130;
-  return tally.numCalls === tally.numRefused ? 2 : 0;
+function statusOf(report: CheckReport): number {
+  const verdict = verdictOf(report);
+  if (verdict === 'does not conform') return 1;
+  if (report.interrupted) return 130;
+  return verdict === 'conforms' ? 0 : 2;
 }
 
 async function withImplementation(
@@ -81,44 +83,6 @@ async function withImplementation(
     return await use(implementation);
   } finally {
     await implementation.close?.();
-  }
-}
-
-/** Random calls. Ctrl-C ends the search, and a command that is asked; a second one ends everything at once. */
-async function hunt(implementation: Implementation, args: Arguments, argv: readonly string[]): Promise<CheckReport> {
-  const stop = new AbortController();
-  const onInterrupt = () => {
-    if (stop.signal.aborted) process.exit(130);
-    stop.abort();
-    if (argv.includes('--')) implementation.close?.();
-  };
-  process.on('SIGINT', onInterrupt);
-  const seed = args.number('seed', { min: 0, max: 2 ** 32 - 1, integer: true }) ?? 0;
-  const runs = args.number('runs', { min: 0, integer: true }) ?? 1000;
-  const shard = shardOf(args.text('shard'));
-  const chosen = routersOf(args.text('router'));
-  const gradients = args.flag('grad');
-  const progress = searchProgress(implementation.name);
-  const started = performance.now();
-  try {
-    const found = await search(implementation, {
-      ...{ seed, runs, gradients, signal: stop.signal, onProgress: progress.show },
-      ...(shard && { shard }),
-      ...(chosen && { wanted: { routers: chosen } }),
-    });
-    progress.end();
-    const what = `seed ${seed}${shard ? `, shard ${shard.index} of ${shard.count}` : ''}`;
-    const seconds = (performance.now() - started) / 1000;
-    const { name, arithmetic } = implementation;
-    const { tally, interrupted, failure } = found;
-    const report = { name, arithmetic, what, seconds, tally, interrupted };
-    if (!failure) return report;
-    const file = saveFailure(args.text('save') ?? '.', seed, failure);
-    const { smallest } = failure;
-    return { ...report, shown: { name: file, ...smallest }, failure: { ...failure, replay: replayLine(argv, file) } };
-  } finally {
-    progress.end();
-    process.removeListener('SIGINT', onInterrupt);
   }
 }
 
@@ -141,11 +105,4 @@ async function replayed(implementation: Implementation, path: string, args: Argu
     interrupted: false,
     shown: { name: path, call, conformance },
   };
-}
-
-function shardOf(text: string | undefined): { index: number; count: number } | undefined {
-  if (text === undefined) return undefined;
-  const [, index, count] = /^(\d+)\/(\d+)$/.exec(text)?.map(Number) ?? [];
-  if (index >= 1 && index <= count) return { index, count };
-  throw new RangeError(`"--shard" expected i/n with i from 1 to n, got "${text}"`);
 }

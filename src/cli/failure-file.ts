@@ -18,7 +18,7 @@ export function saveFailure(folder: string, seed: number, { index, smallest }: F
 
 /** The line of a shell that puts the file to the implementation that was named. */
 export function replayLine(argv: readonly string[], file: string): string {
-  const dropped = ['--runs', '--seed', '--router', '--shard', '--save', '--json'];
+  const dropped = ['--runs', '--seed', '--router', '--activation', '--without', '--shard', '--save', '--json'];
   const end = argv.indexOf('--');
   const own = end < 0 ? argv : argv.slice(0, end);
   const kept = own.filter((arg, i) => {

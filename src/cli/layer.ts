@@ -1,7 +1,7 @@
 /** `xmoe layer`: run one layer case, compare it with what was recorded, write what came out. */
 import { type LayerCase, readLayerCase, writeOutputs } from '../layer-case/index.js';
 import { type Margin, marginsOf } from '../margins.js';
-import { runCase, type StageReport } from '../oracle/index.js';
+import { type OutputReport, runCase } from '../oracle/index.js';
 import type { Trace } from '../types.js';
 import { parseArguments, readInput, writeOutput } from './arguments.js';
 import { backendHelp, backendOptions, withBackend } from './backends.js';
@@ -75,7 +75,7 @@ function smallest(margins: readonly Margin[]): string[] {
   });
 }
 
-function compared(reports: readonly StageReport[], { recorded }: LayerCase, allGradients: boolean): string[] {
+function compared(reports: readonly OutputReport[], { recorded }: LayerCase, allGradients: boolean): string[] {
   if (reports.length === 0) return ['nothing recorded to compare with'];
   const width = Math.max(...reports.map(({ stage }) => stage.length));
   const lines = reports.map(({ stage, verdict, error, allowed, detail }) => {

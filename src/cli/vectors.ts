@@ -5,9 +5,9 @@ import { callOf } from '../oracle/index.js';
 import { parseArguments, writeOutput } from './arguments.js';
 import { caseFile } from './case-file.js';
 import type { Command } from './command.js';
-import { routersOf } from './router-option.js';
+import { wantedHelp, wantedOf, wantedOptions } from './wanted.js';
 
-const help = `xmoe vectors DIR [--count N] [--seed S] [--router R,…] [--grad]
+const help = `xmoe vectors DIR [--count N] [--seed S] [--grad]
 
 Writes N random layer calls, the first that xmoe check would ask with this seed, as layer cases
 (spec/SEMANTICS.md, "Layer-case files"): inputs, weights and, under out.*, what the reference computes. DIR/manifest.json
@@ -15,10 +15,10 @@ lists them. For each NAME.safetensors write what you compute to NAME.out.safeten
 combine, y, load_balancing_loss, with or without "out." before the name; then xmoe check --files DIR judges it. A case
 that yours does not take: a file without tensors, and why under "refused" in its metadata.
 
-  --count N        (default 100)
-  --seed S         the same seed writes the same files (default 0)
-  --router R,…     only these
-  --grad           a cotangent grad.y, and the gradients under out.grad.*
+  --count N          (default 100)
+  --seed S           the same seed writes the same files (default 0)
+${wantedHelp}
+  --grad             a cotangent grad.y, and the gradients under out.grad.*
 
 Exit status: 0 done, 2 bad usage.
 `;
@@ -28,16 +28,16 @@ export const vectorsCommand: Command = {
   help,
   run(argv) {
     const args = parseArguments(argv, ['DIR'], {
-      ...{ count: { type: 'string' }, seed: { type: 'string' }, router: { type: 'string' } },
-      grad: { type: 'boolean' },
+      ...wantedOptions,
+      ...{ count: { type: 'string' }, seed: { type: 'string' }, grad: { type: 'boolean' } },
     });
     const count = args.number('count', { min: 1, integer: true }) ?? 100;
     const seed = args.number('seed', { min: 0, max: 2 ** 32 - 1, integer: true }) ?? 0;
-    const routers = routersOf(args.text('router'));
+    const wanted = wantedOf(args);
     const [folder] = args.positionals;
     mkdirSync(folder, { recursive: true });
     const cases = Array.from({ length: count }, (_, index) => {
-      const call = callOf(seed, index, routers ? { routers } : {}, args.flag('grad'));
+      const call = callOf(seed, index, wanted, args.flag('grad'));
       const name = `case-${String(index).padStart(String(count - 1).length, '0')}`;
       writeOutput('DIR', join(folder, `${name}.safetensors`), caseFile(name, call));
       const { config, x, weights } = call;

@@ -52,6 +52,11 @@ export function asOperand({ value, error }: Approximate, { operands, store }: Ro
 const INT8_HALF_STEP_X = 1 / 126;
 const INT8_HALF_STEP_W = 1 / 254;
 
+/** What was stored, as a factor of a product: rounded once more where operands have fewer bits, as those of tf32 and int8. */
+export function factorOf(kept: Approximate, rounding: Rounding): Approximate {
+  return rounding.operands === rounding.store ? kept : asOperand(kept, rounding);
+}
+
 /** Kept in memory in the format of the experts. */
 export function stored({ value, error }: Approximate, { store }: Rounding): Approximate {
   return { value, error: error.map((e, i) => e + storing(store, Math.abs(value.data[i]) + e)) };

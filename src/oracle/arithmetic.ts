@@ -105,13 +105,16 @@ export function arithmeticNamed(name: ArithmeticName, options: ArithmeticOptions
   const truncates = name === 'tf32' || name === 'f16' || name === 'bf16';
   return {
     name,
-    operands: name === 'int8' ? name : formats[name],
+    operands: name === 'int8' ? name : name === 'tf32' ? TRUNCATED_TF32 : formats[name],
     accumulator: truncates ? 2 * sums : sums,
     store: name === 'int8' || name === 'tf32' ? formats.f32 : formats[name],
     router: name === 'f64' ? formats.f64 : formats.f32,
     elementary: libraries[library],
   };
 }
+
+/** Tensor cores that are given float32 cut its last 13 bits off, unless the kernel rounds them first. */
+const TRUNCATED_TF32: FloatFormat = { ...formats.tf32, unitRoundoff: 2 * formats.tf32.unitRoundoff };
 
 /** One unit in the last place of `format` at `value`. */
 export function ulpAt(format: FloatFormat, value: number): number {

@@ -1,7 +1,7 @@
 /** What an implementation does besides answering: whether it answers the same again, alone, and after something else. */
 import { routers } from '../selection/routers.js';
 import type { Matrix } from '../types.js';
-import { ImplementationError } from './implementation-error.js';
+import type { ImplementationError } from './implementation-error.js';
 import { withTokens } from './parts.js';
 import type { Conformance, Finding, Implementation, LayerCall, Outputs } from './types.js';
 
@@ -21,11 +21,12 @@ export async function answerOf(implementation: Implementation, call: LayerCall):
     const outputs = await implementation.run(call);
     return new Map(Array.from(outputs, ([name, { shape, data }]) => [name, { shape: [...shape], data: data.slice() }]));
   } catch (error) {
-    if (!(error instanceof ImplementationError)) {
-      const what = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-      return { kind: 'crashed', severity: 'fault', detail: `it threw ${what}` };
+    const { name, message } = error instanceof Error ? error : new Error(String(error));
+    // by its name: a module may have another copy of this package
+    if (name !== 'ImplementationError') {
+      return { kind: 'crashed', severity: 'fault', detail: `it threw ${name}: ${message}` };
     }
-    const { kind, message } = error;
+    const { kind } = error as ImplementationError;
     return { kind, severity: kind === 'refused' ? 'property' : 'fault', detail: message };
   }
 }

@@ -1,47 +1,66 @@
-/** Run a layer case on a backend, and hold every stage against what the case recorded. */
+/** Run a layer case on a backend, and hold every output against what the case recorded. */
+import { planOf } from '../dispatch.js';
 import { type LayerCase, type NamedTensor, type NamedTensors, outputTensors } from '../layer-case/index.js';
-import { largestMagnitude } from '../matrix.js';
-import { forward, reference } from '../moe.js';
-import type { Backend, Trace } from '../types.js';
-import { errorBounds, U32 } from './bounds.js';
-import { compareKept, compareSelected, planOfRecorded } from './decisions.js';
-import type { StageReport } from './report.js';
+import { forward } from '../moe.js';
+import { selectionOf } from '../selection/selection.js';
+import type { Backend, DispatchPlan, Routing, Trace } from '../types.js';
+import { arithmeticNamed } from './arithmetic.js';
+import { type Bounds, errorBounds } from './bounds.js';
+import { conform } from './conform.js';
+import { keptFlags } from './judge-dispatch.js';
+import { stageOf } from './observe.js';
+import type { Conformance, StageVerdict } from './types.js';
+
+/** One output of a backend against the recorded one. */
+export interface OutputReport {
+  /** The output's name in a layer case: logits, probs, selected, kept, combine, y, load_balancing_loss, loss, grad.… */
+  readonly stage: string;
+  /** `admissible`: not the recorded decision, but both are right. */
+  readonly verdict: Exclude<StageVerdict, 'not judged'>;
+  /** Floats: |difference| where it is worst against what is allowed. Decisions: how many pairs differ. */
+  readonly error: number;
+  readonly allowed: number;
+  /** The worst place, or why other decisions are admissible; empty where all is equal. */
+  readonly detail: string;
+}
 
 export interface CaseResult {
   readonly trace: Trace;
   /** All the backend's own, whatever the verdict. */
   readonly outputs: NamedTensors;
   /** One for each output that was both computed and recorded; none where nothing was recorded. */
-  readonly reports: readonly StageReport[];
+  readonly reports: readonly OutputReport[];
 }
 
 /**
- * Run one case. Decisions are judged first; where they differ from the recorded ones, the later stages run again on the
- * recorded decisions, so that each stage answers for itself.
+ * Run one case. Decisions are judged first: where they differ, `conform` says whether both are right. The later stages
+ * then run again on the recorded decisions, so that each answers for itself.
  *
- * Bounds  f64 backends: 1e-12 of the largest magnitude in the recorded tensor (all zero: exactly zero); f32: `errorBounds`
+ * Bounds  `errorBounds` of the backend's precision, and of the float64 in which the case was recorded
  * @throws TypeError if gradients are wanted and the backend has no backward, or the case no `grad.y`
  */
 export function runCase(backend: Backend, layerCase: LayerCase, withGradients = false): CaseResult {
   const own = run(backend, layerCase, withGradients);
-  const outputs = own.outputs;
+  const { outputs, trace } = own;
   const { recorded } = layerCase;
   if (recorded.size === 0) return { ...own, reports: [] };
 
-  const decisions = [compareSelected(backend, own.trace, layerCase), compareKept(backend, own.trace, layerCase)].filter(
-    r => r !== undefined,
+  const plan = planOfRecorded(layerCase, trace.routing, trace.plan);
+  const isSame = isSameTensor(outputs, recorded, 'selected') && isSameTensor(outputs, recorded, 'kept');
+  const dispatch: Backend['dispatch'] = routing => planOfRecorded(layerCase, routing, trace.plan);
+  const judged = isSame ? outputs : run({ ...backend, dispatch }, layerCase, withGradients).outputs;
+  const { gradY, ...call } = layerCase;
+  const bounds = ([backend.precision, 'f64'] as const).map(precision =>
+    errorBounds(withGradients ? layerCase : call, keptFlags(plan), arithmeticNamed(precision)),
   );
-  const sameDecisions = decisions.every(({ error }) => error === 0);
-  const dispatch: Backend['dispatch'] = routing => planOfRecorded(layerCase, routing, own.trace.plan);
-  const judged = sameDecisions ? outputs : run({ ...backend, dispatch }, layerCase, withGradients).outputs;
-
-  const allowed = backend.precision === 'f64' ? relativeTolerance(recorded) : boundsOf(layerCase, dispatch);
-  const floats = [...judged].flatMap(([stage, tensor]) => {
-    const expected = recorded.get(stage);
-    return expected && !isDecision(stage) ? [compareFloats(stage, tensor, expected, allowed)] : [];
+  const verdicts = isSame ? undefined : verdictsOnBoth(backend, outputs, layerCase);
+  const reports = [...outputs.keys()].flatMap(name => {
+    const expected = recorded.get(name);
+    if (!expected) return [];
+    const isDecision = name === 'selected' || name === 'kept';
+    if (isDecision) return [compareDecisions(name, outputs.get(name)!, expected, verdicts)];
+    return [compareFloats(name, judged.get(name)!, expected, bounds)];
   });
-  const order = [...outputs.keys()];
-  const reports = [...decisions, ...floats].sort((a, b) => order.indexOf(a.stage) - order.indexOf(b.stage));
   return { ...own, reports };
 }
 
@@ -53,47 +72,96 @@ function run(backend: Backend, { x, weights, config, inputs, gradY }: LayerCase,
   return { trace, outputs: outputTensors(trace, backend.backward(trace, x, weights, config, gradY, inputs)) };
 }
 
-function isDecision(stage: string): boolean {
-  return stage === 'selected' || stage === 'kept';
-}
-
-type Allowed = (stage: string, index: number) => number;
-
-function relativeTolerance(recorded: NamedTensors): Allowed {
-  const largest = new Map(Array.from(recorded, ([stage, { data }]) => [stage, largestMagnitude(data)]));
-  return stage => 1e-12 * largest.get(stage)!;
-}
-
-/** Bounds for the recorded decisions, on which every backend is judged. */
-function boundsOf(layerCase: LayerCase, dispatch: Backend['dispatch']): Allowed {
-  const { x, weights, config, inputs } = layerCase;
-  const trace = forward({ ...reference, dispatch }, x, weights, config, inputs);
-  const bounds = errorBounds(trace, x, weights, config, U32);
-  return (stage, index) => bounds.get(stage)![index] ?? 0; // no element, no error
-}
-
-function compareFloats(stage: string, tensor: NamedTensor, expected: NamedTensor, allowed: Allowed): StageReport {
-  if (tensor.shape.join() !== expected.shape.join()) {
-    const detail = `recorded shape [${expected.shape.join(', ')}], got [${tensor.shape.join(', ')}]`;
-    return { stage, verdict: 'disagree', error: Number.POSITIVE_INFINITY, allowed: 0, detail };
+/** A plan of the recorded decisions, weighted by the given routing; what was not recorded is taken from `own`. */
+function planOfRecorded({ recorded, config, inputs }: LayerCase, routing: Routing, own: DispatchPlan): DispatchPlan {
+  const kept = recorded.get('kept')?.data;
+  const selected = recorded.get('selected')?.data ?? kept;
+  if (!selected) return planOf(own.selection, own.kept, own.capacity, routing, config);
+  const { numTokens, numExperts } = own.selection;
+  const experts = Array.from({ length: numExperts }, (_, e) => e);
+  const chosen = (t: number) => experts.filter(e => selected[t * numExperts + e]);
+  const selection = selectionOf(numTokens, numExperts, inputs.tokenMask, chosen);
+  const flags: number[] = [];
+  for (let t = 0; t < numTokens; t++) {
+    for (let pair = selection.tokenOffsets[t]; pair < selection.tokenOffsets[t + 1]; pair++) {
+      flags.push(kept ? kept[t * numExperts + selection.expertIndex[pair]] : 1);
+    }
   }
-  let worst = { index: 0, error: 0, allowed: allowed(stage, 0), ratio: 0 };
+  return planOf(selection, Uint8Array.from(flags), own.capacity, routing, config);
+}
+
+function isSameTensor(outputs: NamedTensors, recorded: NamedTensors, name: string): boolean {
+  const [ours, theirs] = [outputs.get(name), recorded.get(name)];
+  return (
+    !ours ||
+    !theirs ||
+    (ours.data.length === theirs.data.length && ours.data.every((v: number, i: number) => v === theirs.data[i]))
+  );
+}
+
+/** The backend's outputs judged on their own, and the recorded ones. */
+function verdictsOnBoth(
+  backend: Backend,
+  outputs: NamedTensors,
+  layerCase: LayerCase,
+): readonly [Conformance, Conformance] {
+  const { gradY, ...call } = layerCase;
+  return [
+    conform(outputs, call, arithmeticNamed(backend.precision)),
+    conform(layerCase.recorded, call, arithmeticNamed('f64')),
+  ];
+}
+
+function compareDecisions(
+  stage: 'selected' | 'kept',
+  own: NamedTensor,
+  expected: NamedTensor,
+  verdicts: readonly [Conformance, Conformance] | undefined,
+): OutputReport {
+  const misshapen = shapeFault(stage, own, expected);
+  if (misshapen) return misshapen;
+  const error = own.data.filter((flag: number, i: number) => flag !== expected.data[i]).length;
+  if (error === 0 || !verdicts) return { stage, verdict: 'agree', error: 0, allowed: 0, detail: '' };
+  const [ours, theirs] = verdicts.map(({ stages }) => stages.find(judged => judged.stage === stageOf(stage))!);
+  for (const [whose, judged] of [
+    ['', ours],
+    ['of the recorded ones: ', theirs],
+  ] as const) {
+    if (judged.verdict === 'disagree')
+      return { stage, verdict: 'disagree', error, allowed: 0, detail: `${whose}${judged.detail}` };
+  }
+  const why = ours.detail || theirs.detail || 'right for its own probabilities';
+  return { stage, verdict: 'admissible', error, allowed: error, detail: why };
+}
+
+function shapeFault(stage: string, own: NamedTensor, expected: NamedTensor): OutputReport | undefined {
+  if (own.shape.join() === expected.shape.join()) return undefined;
+  const detail = `recorded shape [${expected.shape.join(', ')}], got [${own.shape.join(', ')}]`;
+  return { stage, verdict: 'disagree', error: Number.POSITIVE_INFINITY, allowed: 0, detail };
+}
+
+function compareFloats(
+  stage: string,
+  tensor: NamedTensor,
+  expected: NamedTensor,
+  bounds: readonly Bounds[],
+): OutputReport {
+  const misshapen = shapeFault(stage, tensor, expected);
+  if (misshapen) return misshapen;
+  const errors = bounds.map(bound => bound.get(stage)!.error);
+  const allowedAt = (index: number) => errors.reduce((sum, error) => sum + (error[index] ?? 0), 0); // no element, no error
+  let worst = { index: 0, error: 0, allowed: allowedAt(0), ratio: 0 };
   for (let index = 0; index < tensor.data.length; index++) {
     const error = Math.abs(tensor.data[index] - expected.data[index]);
     if (error === 0) continue;
-    const bound = allowed(stage, index);
-    const ratio = Number.isNaN(error) ? Number.POSITIVE_INFINITY : error / bound;
-    if (ratio > worst.ratio) worst = { index, error, allowed: bound, ratio };
+    const allowed = allowedAt(index);
+    const ratio = Number.isNaN(error) ? Number.POSITIVE_INFINITY : error / allowed;
+    if (ratio > worst.ratio) worst = { index, error, allowed, ratio };
   }
-  const { index, error, ratio } = worst;
+  const { index, error, allowed, ratio } = worst;
   const place = placeOf(index, tensor.shape).join(', ');
-  return {
-    stage,
-    verdict: ratio > 1 ? 'disagree' : 'agree',
-    error,
-    allowed: worst.allowed,
-    detail: ratio === 0 ? '' : `[${place}]: recorded ${expected.data[index]}, got ${tensor.data[index]}`,
-  };
+  const detail = ratio === 0 ? '' : `[${place}]: recorded ${expected.data[index]}, got ${tensor.data[index]}`;
+  return { stage, verdict: ratio > 1 ? 'disagree' : 'agree', error, allowed, detail };
 }
 
 /** A flat index as one index for each dimension. */

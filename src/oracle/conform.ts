@@ -1,4 +1,5 @@
 /** The verdict on one call: each stage of what an implementation said, judged on its own inputs to that stage. */
+import { show, unexpected } from '../check.js';
 import type { Arithmetic } from './arithmetic.js';
 import { judgeOf } from './judge.js';
 import { judgeDispatch } from './judge-dispatch.js';
@@ -17,8 +18,10 @@ import type { Conformance, LayerCall, Outputs, StageVerdicts } from './types.js'
  * Decisions equal to the reference's on the same numbers, or admissible by margin (rules M1-M3), or wrong
  * Floats   within bounds of running error analysis for `arithmetic`; no tolerance is chosen
  * Hostile  any tensors may come: a wrong shape, kind or value is a finding, never an error
+ * @throws TypeError if `outputs` is no Map
  */
 export function conform(outputs: Outputs, call: LayerCall, arithmetic: Arithmetic): Conformance {
+  if (!(outputs instanceof Map)) throw unexpected(TypeError, 'outputs', 'a Map of tensors by name', show(outputs));
   const judge = judgeOf(call, arithmetic, observe(outputs, call));
   const routing = judgeRouting(judge);
   const selection = judgeSelection(judge, routing.compared);

@@ -34,9 +34,9 @@ function headline({ verdict, blamed, stages, findings }: Conformance): string {
 
 function errorOf({ worst }: StageVerdicts): string {
   if (!worst) return '';
-  const { difference, bound, ulps } = worst;
-  const times = difference / bound;
-  return `${short(difference)} of ${short(bound)} (${short(times)} of it, ${short(ulps)} ulp)`;
+  const { difference, bound, likelyBound, ulps } = worst;
+  const likely = likelyBound === undefined ? '' : `, likely at most ${short(likelyBound)}`;
+  return `${short(difference)} of ${short(bound)} (${short(difference / bound)} of it, ${short(ulps)} ulp${likely})`;
 }
 
 /** Where, and what was expected there. */

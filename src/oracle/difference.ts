@@ -8,6 +8,8 @@ import type { Place } from './types.js';
 export interface Difference {
   /** Where it is worst against its bound; absent where all is equal. */
   readonly worst?: Place;
+  /** Where that is, in row-major order. */
+  readonly index?: number;
   /** |difference| / bound there; 0 where all is equal. */
   readonly ratio: number;
   readonly numWrong: number;
@@ -57,7 +59,7 @@ export function differenceOf(
     bound: error[worst],
     ulps: difference / ulpAt(format, reference),
   };
-  return { ...counted, worst: place };
+  return { ...counted, worst: place, index: worst };
 }
 
 /** By token and expert, or column. */

@@ -7,8 +7,8 @@ import type { Config, DispatchPlan, Matrix, Routing, Weights } from '../types.js
 import {
   type Approximate,
   activationApprox,
-  asOperand,
   exactly,
+  factorOf,
   given,
   linearApprox,
   productApprox,
@@ -73,8 +73,7 @@ export function expertsApprox(
     );
     const { hidden } = rowsOfExpert;
     const bias = weights.downBias && row(weights.downBias, expert);
-    const operand = rounding.operands === rounding.store ? hidden : asOperand(hidden, rounding);
-    const projected = stored(linearApprox(operand, weights.down[expert], bias, rounding), rounding);
+    const projected = stored(linearApprox(factorOf(hidden, rounding), weights.down[expert], bias, rounding), rounding);
     out.value.data.set(projected.value.data, first * x.cols);
     out.error.set(projected.error, first * x.cols);
     busy.push({ expert, first, last, ...rowsOfExpert });

@@ -5,7 +5,7 @@ import { gatherRows, row, zeros } from '../matrix.js';
 import { routers } from '../selection/routers.js';
 import { isReal, numRealTokens } from '../selection/selection.js';
 import type { ActivationName, DispatchPlan, Matrix } from '../types.js';
-import { type Approximate, given, linearApprox, productApprox, stored } from './approximate.js';
+import { type Approximate, factorOf, given, linearApprox, productApprox, stored } from './approximate.js';
 import type { Compared } from './choices.js';
 import { withoutErrorWhereExact } from './exactness.js';
 import type { BusyExpert, ForwardApprox } from './forward-approx.js';
@@ -68,18 +68,21 @@ function expertGradients(
     const { expert, first, last, hidden } = busy;
     const tokens = plan.tokenIndex.subarray(first, last);
     const ofOut = slice(gradOut, first, last);
-    put(down, expert, product(transposed(ofOut), transposed(hidden), rounding));
+    const factor = factorOf(ofOut, rounding);
+    put(down, expert, product(transposed(factor), transposed(factorOf(hidden, rounding)), rounding));
     put(downBias, expert, columnSums(ofOut, rounding));
-    const ofHidden = stored(throughWeights(ofOut, weights.down[expert], rounding), rounding);
+    const ofHidden = stored(throughWeights(factor, weights.down[expert], rounding), rounding);
     const pre = preActivationGradients(ofHidden, busy, call.weights, config.activation, rounding);
     const x = transposed(busy.given);
-    put(up, expert, product(transposed(pre.up), x, rounding));
+    const ofUp = factorOf(pre.up, rounding);
+    put(up, expert, product(transposed(ofUp), x, rounding));
     put(upBias, expert, columnSums(pre.up, rounding));
-    add(gradX, tokens, throughWeights(pre.up, weights.up[expert], rounding));
+    add(gradX, tokens, throughWeights(ofUp, weights.up[expert], rounding));
     if (pre.gate && weights.gate) {
-      put(gate, expert, product(transposed(pre.gate), x, rounding));
+      const ofGate = factorOf(pre.gate, rounding);
+      put(gate, expert, product(transposed(ofGate), x, rounding));
       put(gateBias, expert, columnSums(pre.gate, rounding));
-      add(gradX, tokens, throughWeights(pre.gate, weights.gate[expert], rounding));
+      add(gradX, tokens, throughWeights(ofGate, weights.gate[expert], rounding));
     }
   }
   return new Map(

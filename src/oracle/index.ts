@@ -1,6 +1,7 @@
 /** The oracle: a verdict on what any implementation computed, stage by stage, by computed bounds and margins. */
 
 export { adopt, type LayerFunction, type LooseOutputs } from './adopt.js';
+export type { Approximate } from './approximate.js';
 export {
   type Arithmetic,
   type ArithmeticName,
@@ -12,8 +13,8 @@ export {
   libraries,
 } from './arithmetic.js';
 export { type Behaviour, behaviours } from './behaviour.js';
-export { type Bounds, errorBounds, U32 } from './bounds.js';
-export { type CaseResult, runCase } from './compare.js';
+export { approximately, type Bounds, errorBounds, type Operations } from './bounds.js';
+export { type CaseResult, type OutputReport, runCase } from './compare.js';
 export { conform } from './conform.js';
 export { describe, placeText, toJson } from './describe.js';
 export { type ExamineOptions, examine } from './examine.js';
@@ -28,7 +29,6 @@ export {
   type RuleName,
   type Seen,
 } from './probes.js';
-export type { StageReport, Verdict } from './report.js';
 export {
   callOf,
   type Failure,

@@ -10,6 +10,7 @@ import { likenessOf } from './drops.js';
 import { type Judge, notJudged, verdict } from './judge.js';
 import { faultsOfFlags, type JudgedSelection, ownFlags } from './judge-selection.js';
 import { capacitiesOf, isBefore, isSkipped, keepable, levelsOf, priorityStep, type Wish, wishesOf } from './queues.js';
+import { tokenTies } from './ties.js';
 import type { LayerCall, StageVerdicts } from './types.js';
 
 export interface JudgedDispatch {
@@ -70,6 +71,7 @@ export function judgeDispatch(
     const detail = `kept, but not selected: ${place}; dropped pairs are not re-routed`;
     return { verdict: verdict('dispatch', 'disagree', detail, numAmbiguous), kept: own, expected };
   }
+  judge.findings.push(...tokenTies(wishes, own));
   return { verdict: judgeKept(own), kept: own, expected };
 
   function judgeKept(kept: Uint8Array): StageVerdicts {

@@ -1,7 +1,7 @@
 /** The experts on the implementation's own kept pairs; y on its own experts' rows and weights. */
 import { numColumns } from '../selection/routers.js';
 import type { DispatchPlan, Routing } from '../types.js';
-import { exactly } from './approximate.js';
+import { type Approximate, exactly } from './approximate.js';
 import { IN, OUT } from './choices.js';
 import { byToken, type PlaceOf } from './difference.js';
 import { explainY } from './explain.js';
@@ -55,11 +55,24 @@ export function judgeExperts(
   const forward = isSettled ? widest : expertsApprox(x, plan, weights, config, rounding);
   const expectedWeights = isSettled ? widestWeights : weightsApprox(kept, compared, config, router, rounding);
 
+  let likely: Approximate | undefined;
+  const likelyOut = () => {
+    likely ??= expertsApprox(x, plan, weights, config, judge.likely!.experts).out;
+    return likely;
+  };
   const misplaced = misplacedRows(judge, plan.tokenIndex.length, open.size === 0);
   const ownOut = misplaced ? undefined : usable(judge, 'expert_out');
   const onOut =
     misplaced ??
-    judgeFloats(judge, 'experts', 'expert_out', () => forward.out, arithmetic.store, rowPlaces(plan, x.cols));
+    judgeFloats(
+      judge,
+      'experts',
+      'expert_out',
+      () => forward.out,
+      arithmetic.store,
+      rowPlaces(plan, x.cols),
+      likelyOut,
+    );
   const out = ownOut ? exactly(asMatrix(ownOut)) : forward.out;
 
   const wherever = { value: expectedWeights.value, error: unbounded(expectedWeights.error, open, numExperts) };
@@ -75,8 +88,9 @@ export function judgeExperts(
   const used = ownWeights ? exactly(asMatrix(ownWeights)) : expectedWeights;
   const sum = combineApprox(out, used, plan, kept, rounding);
   const expectedY = { value: sum.value, error: unbounded(sum.error, open, x.cols) };
+  const likelyY = ownOut ? undefined : () => combineApprox(likelyOut(), used, plan, kept, judge.likely!.experts);
   const onY = withOpen(
-    judgeFloats(judge, 'combine', 'y', () => expectedY, arithmetic.store, byToken(x.cols, 'column')),
+    judgeFloats(judge, 'combine', 'y', () => expectedY, arithmetic.store, byToken(x.cols, 'column'), likelyY),
     open,
   );
 

@@ -25,7 +25,7 @@ export function judgeLoss(judge: Judge, { compared }: JudgedRouting): StageVerdi
   const y = usable(judge, 'y');
   if (!y) return worseOf(onBalancing, notJudged('loss', 'no y to make the loss of'));
   const added = own ? exactly(asMatrix(own)) : balancing;
-  const training = () => trainingApprox(asMatrix(y), gradY, added, config.auxLossCoef ?? 0, judge.experts);
+  const training = () => trainingApprox(exactly(asMatrix(y)), gradY, added, config.auxLossCoef ?? 0, judge.experts);
   return worseOf(onBalancing, judgeFloats(judge, 'loss', 'loss', training, arithmetic.router, nowhere));
 }
 
@@ -89,19 +89,21 @@ export function firstsOf(probs: Approximate, token: number): number[] {
 }
 
 /** Σ(y ⊙ gradY) + α·l_aux, a sum of T·d + 1 products. */
-function trainingApprox(
-  y: Matrix,
+export function trainingApprox(
+  y: Approximate,
   gradY: Matrix,
   balancing: Approximate,
   alpha: number,
   rounding: Rounding,
 ): Approximate {
-  const value = compensatedDot(y.data, gradY.data) + alpha * balancing.value.data[0];
-  let size = Math.abs(alpha * balancing.value.data[0]);
-  for (let i = 0; i < y.data.length; i++) size += Math.abs(y.data[i] * gradY.data[i]);
-  const rounded = (rounding.sum(y.data.length + 1) + rounding.u) * size;
-  return {
-    value: scalar(value),
-    error: Float64Array.of(Math.abs(alpha) * balancing.error[0] + rounded + floorOf(rounding.compute)),
-  };
+  const added = alpha * balancing.value.data[0];
+  let [error, size] = [Math.abs(alpha) * balancing.error[0], Math.abs(added)];
+  for (let i = 0; i < y.error.length; i++) {
+    const g = Math.abs(gradY.data[i]);
+    error += g * y.error[i];
+    size += g * (Math.abs(y.value.data[i]) + y.error[i]);
+  }
+  const rounded = (rounding.sum(y.error.length + 1) + rounding.u) * size + floorOf(rounding.compute);
+  const value = compensatedDot(y.value.data, gradY.data) + added;
+  return { value: scalar(value), error: Float64Array.of(error + rounded) };
 }

@@ -28,7 +28,8 @@ export function judgeRouting(judge: Judge): JudgedRouting {
   const format = arithmetic.router;
   const sums = linearApprox(given(call.x, router), call.weights.router, undefined, router);
   const referenceLogits = withoutErrorWhereExact(sums, call.x, call.weights.router);
-  const onLogits = judgeFloats(judge, 'logits', 'logits', () => referenceLogits, format, places);
+  const likely = () => linearApprox(given(call.x, router), call.weights.router, undefined, judge.likely!.router);
+  const onLogits = judgeFloats(judge, 'logits', 'logits', () => referenceLogits, format, places, likely);
   const ownLogits = usable(judge, 'logits');
   const logits = ownLogits ? exactly(asMatrix(ownLogits)) : referenceLogits;
 

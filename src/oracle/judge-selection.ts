@@ -3,10 +3,11 @@ import { dot } from '../matrix.js';
 import { numColumns, routers } from '../selection/routers.js';
 import { isReal } from '../selection/selection.js';
 import type { Routing, Selection } from '../types.js';
-import { type Choice, type Compared, choiceOf, EITHER, IN } from './choices.js';
+import { type Choice, type Compared, choiceOf, EITHER, IN, OUT } from './choices.js';
 import { type Judge, notJudged, verdict } from './judge.js';
 import type { Observed } from './observe.js';
 import { relativeOf } from './relatives.js';
+import { expertTies } from './ties.js';
 import type { StageVerdicts } from './types.js';
 
 export interface JudgedSelection {
@@ -28,11 +29,13 @@ export function judgeSelection(judge: Judge, compared: Compared): JudgedSelectio
   const choices = Array.from({ length: config.router === 'base_train' ? 0 : numTokens }, (_, t) =>
     choiceOf(t, numExperts, compared, inputs, config, router),
   );
-  const possible = config.router === 'base_train' ? expected : statusOf(choices, numTokens * numExperts);
+  // an assignment is of all tokens together: of one token alone, any expert may be its own
+  const anyOfReal = () => expected.map((_, i) => (isReal(inputs.tokenMask, Math.floor(i / numExperts)) ? EITHER : OUT));
+  const possible = config.router === 'base_train' ? anyOfReal() : statusOf(choices, numTokens * numExperts);
   const numAmbiguous = choices.filter(({ status }) => status.includes(EITHER)).length;
 
   const mayChoose = (t: number, experts: readonly number[]) =>
-    choices.length === 0 || !isReal(inputs.tokenMask, t) || choices[t].fault(experts) === undefined;
+    config.router === 'base_train' ? experts.length === 1 : choices[t].fault(experts) === undefined;
   const own = ownFlags(judge, 'selected') ?? keptInstead(judge);
   if (!own) {
     const misshapen = judge.observation.misshapen.get('selected');
@@ -42,6 +45,10 @@ export function judgeSelection(judge: Judge, compared: Compared): JudgedSelectio
     return { verdict: judged, chosen: possible, expected, mayChoose };
   }
   const faults = faultsOfFlags(judge, 'selected');
+  const { weight } = routers[config.router];
+  const values = weight === 'sigmoid' ? compared.logits : compared.probs;
+  if (weight !== 'one' && choices.length > 0 && config.router !== 'topk')
+    judge.findings.push(...expertTies(own, possible, values));
   const judged = faults
     ? verdict('selection', 'disagree', faults, numAmbiguous)
     : config.router === 'base_train'

@@ -1,4 +1,5 @@
 /** What an implementation said, read as hostile: shapes are checked before anything looks at a value. */
+import { show } from '../check.js';
 import type { NamedTensor } from '../layer-case/index.js';
 import { numColumns } from '../selection/routers.js';
 import type { Floats, Matrix } from '../types.js';
@@ -57,10 +58,14 @@ export function observe(outputs: Outputs, call: LayerCall): Observation {
     const { data, shape: given } = tensor as NamedTensor;
     tensors.set(name, { data, shape: given, usable: data.every((v: number) => Number.isFinite(v)) });
   }
-  const findings = Array.from(
-    misshapen,
-    ([name, detail]): Finding => ({ kind: 'wrong shape', severity: 'fault', stage: stageOf(name), detail }),
-  ).map((finding, i) => ({ ...finding, detail: `${[...misshapen.keys()][i]}: ${finding.detail}` }));
+  const findings = Array.from(misshapen, ([name, fault]): Finding => {
+    return { kind: 'wrong shape', severity: 'fault', stage: stageOf(name), detail: `${name}: ${fault}` };
+  });
+  if (tensors.size === 0 && misshapen.size === 0) {
+    const names = [...expectedShapes(call).keys()].join(', ');
+    const detail = `expected some of ${names}, got ${[...outputs.keys()].slice(0, 8).map(show).join(', ') || 'nothing'}`;
+    findings.push({ kind: 'wrote rubbish', severity: 'fault', detail });
+  }
   return { tensors, findings, misshapen };
 }
 

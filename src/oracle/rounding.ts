@@ -25,6 +25,9 @@ export const REFERENCE_U = 2 ** -53;
  */
 const LAMBDA = 7;
 
+/** From as many terms on that bound is the tighter one. */
+export const LONG_SUM = LAMBDA ** 2;
+
 export type Certainty = 'always' | 'in all likelihood';
 
 /** Logits, probabilities, loss. */
@@ -73,7 +76,7 @@ export function storing(format: FloatFormat, size: number): number {
 /** Whether the format holds all of these numbers exactly. */
 export function holds(format: FloatFormat, values: Floats): boolean {
   if (format.name === 'f64' || (format.name === 'f32' && values instanceof Float32Array)) return true;
-  const splitter = 2 ** 53 * 2 * format.unitRoundoff + 1; // Veltkamp: leaves as many bits as the significand has
+  const splitter = 2 ** 53 * format.unitRoundoff + 1; // Veltkamp: leaves as many bits as the significand has
   const { smallestNormal, largest } = format;
   for (let i = 0; i < values.length; i++) {
     const v = values[i];

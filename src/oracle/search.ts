@@ -9,7 +9,7 @@ import type { Conformance, Finding, Implementation, LayerCall } from './types.js
 export interface SearchOptions {
   /** 32 bits. Default 0. */
   readonly seed?: number;
-  /** Cases of the whole search; a shard takes its part. Default 1000. */
+  /** Cases of the whole search; a shard takes its part. Default 2000. */
   readonly runs?: number;
   /** This is shard `index` of `count`, from 1: it takes the cases whose number is `index` − 1 modulo `count`. */
   readonly shard?: { readonly index: number; readonly count: number };
@@ -59,7 +59,7 @@ const PATIENCE_MS = 50;
 export async function search(implementation: Implementation, options: SearchOptions = {}): Promise<SearchReport> {
   const { seed = 0, shard = { index: 1, count: 1 }, signal, gradients = false, wanted = {} } = options;
   const tally = new Tally();
-  const indices = indicesOf(options.runs ?? 1000, shard);
+  const indices = indicesOf(options.runs ?? 2000, shard);
   const progress = (done: number, shrinking: boolean) =>
     options.onProgress?.({ done, total: indices.length, shrinking });
   const isAborted = () => signal?.aborted === true;
@@ -121,11 +121,10 @@ async function shrunk(
   return { ...failure, repeats, smallest: { call, conformance: last } };
 }
 
-/** What is wrong, in a word: two calls with the same show the same fault. */
-export function faultOf({ verdict, blamed, stages, findings }: Conformance): string | undefined {
+/** What is wrong, in a word: the stage to blame, else the kind of the finding. Two calls with the same show the same fault. */
+export function faultOf({ verdict, blamed, findings }: Conformance): string | undefined {
   if (verdict === 'conforms') return undefined;
-  const kind = findings.find(({ severity }) => severity === 'fault')?.kind;
-  return stages.some(stage => stage.verdict === 'disagree') || kind === undefined ? blamed : kind;
+  return blamed ?? findings.find(({ severity }) => severity === 'fault')?.kind;
 }
 
 /** Those that must be looked at again for the fault to show: none where the answer itself was wrong. */

@@ -17,8 +17,9 @@ export interface Settled {
 const MOST_UNDECIDED = 8;
 
 /**
- * Decide the pairs that may be either: as the combine weights tell; else as the reference does, then as any combination that gives the token's y.
- * Where all were tried and none does, y is wrong whatever was decided, and the reference's decisions stand.
+ * Decide the pairs that may be either: as the combine weights tell; else as the reference does, if that gives the token's
+ * y; else as any combination that does. Where all were tried and none does, y is wrong whatever was decided, and the
+ * reference's decisions stand.
  *
  * Shapes  possible: OUT, IN or EITHER, [T, E]; expected: the reference's decision on these, [T, E]; y [T, d] or none;
  *         `mayBe` says whether decisions that are possible one by one are possible together
@@ -33,6 +34,7 @@ export function settle(
   mayBe: (token: number, kept: Uint8Array) => boolean,
 ): Settled {
   const numExperts = numColumns(judge.call.config);
+  const isOneEach = judge.call.config.router === 'base_train';
   const told = usable(judge, 'combine');
   const isTold = (i: number) => told !== undefined && weights.value.data[i] > weights.error[i];
   const kept = possible.map((status, i) => {
@@ -48,8 +50,14 @@ export function settle(
     if (undecided.length === 0) continue;
     if (!y) open.add(t);
     else if (explains(t, kept)) continue;
+    else if (isOneEach)
+      tryAll(
+        t,
+        undecided,
+        undecided.map((_, bit) => [bit]),
+      );
     else if (undecided.length > MOST_UNDECIDED) open.add(t);
-    else tryAll(t, undecided);
+    else tryAll(t, undecided, subsets(undecided.length));
   }
   return { kept, open };
 
@@ -62,15 +70,20 @@ export function settle(
     return true;
   }
 
-  function tryAll(token: number, undecided: readonly number[]): void {
+  function tryAll(token: number, undecided: readonly number[], choices: readonly (readonly number[])[]): void {
     const trial = kept.slice();
-    for (let mask = 0; mask < 2 ** undecided.length; mask++) {
-      undecided.forEach((pair, bit) => {
-        trial[pair] = mask & (1 << bit) ? IN : OUT;
-      });
+    for (const choice of choices) {
+      for (const pair of undecided) trial[pair] = OUT;
+      for (const bit of choice) trial[undecided[bit]] = IN;
       if (!mayBe(token, trial) || !explains(token, trial)) continue;
       kept.set(trial);
       return;
     }
   }
+}
+
+/** All of 0 … n − 1. */
+function subsets(n: number): number[][] {
+  const bits = Array.from({ length: n }, (_, bit) => bit);
+  return Array.from({ length: 2 ** n }, (_, mask) => bits.filter(bit => mask & (1 << bit)));
 }

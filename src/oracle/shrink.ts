@@ -17,6 +17,9 @@ export interface ShrinkLimits {
 /** Prefixes of up to so many are tried one by one; what depends on a size alone is then found at its smallest. */
 const SMALL = 17;
 
+/** Of the runs of one length that might be cut, so many are tried: one by one, of hundreds, would cost more than it gains. */
+const MOST_CUTS = 24;
+
 /**
  * The smallest call found that `shows` the same: tokens, experts, hidden units and columns cut out, then options dropped,
  * then numbers rounded, again and again until nothing helps.
@@ -75,25 +78,37 @@ interface Dimension {
   keep(call: LayerCall, indices: readonly number[]): LayerCall;
 }
 
+/** Those first that are quick to cut and make all further calls cheaper. */
+const hidden: Dimension = { count: ({ weights }) => weights.up[0].rows, least: 1, keep: withHidden };
+const width: Dimension = { count: ({ x }) => x.cols, least: 1, keep: withWidth };
+
 /** BASE training wants as many real tokens for each column: they go in rounds, and with their experts. */
+const tokens: Dimension = {
+  count: call => roundsOf(call).length,
+  least: 0,
+  keep(call, indices) {
+    const rounds = roundsOf(call);
+    return withTokens(call, inOrder(indices.map(i => rounds[i])));
+  },
+};
+const experts: Dimension = {
+  count: ({ config }) => config.numExperts,
+  least: 1,
+  keep(call, indices) {
+    const fewer = withExperts(call, indices);
+    if (call.config.router !== 'base_train') return fewer;
+    const columns = numColumns(fewer.config);
+    return withTokens(fewer, inOrder(roundsOf(call).map(round => round.slice(0, columns))));
+  },
+};
+
 const dimensions: readonly Dimension[] = [
-  {
-    count: call => roundsOf(call).length,
-    least: 0,
-    keep: (call, indices) => withTokens(call, inOrder(roundsOf(call).filter((_, i) => indices.includes(i)))),
-  },
-  {
-    count: ({ config }) => config.numExperts,
-    least: 1,
-    keep(call, indices) {
-      const fewer = withExperts(call, indices);
-      if (call.config.router !== 'base_train') return fewer;
-      const columns = numColumns(fewer.config);
-      return withTokens(fewer, inOrder(roundsOf(call).map(round => round.slice(0, columns))));
-    },
-  },
-  { count: ({ weights }) => weights.up[0].rows, least: 1, keep: withHidden },
-  { count: ({ x }) => x.cols, least: 1, keep: withWidth },
+  hidden,
+  width,
+  tokens,
+  experts,
+  atSameCapacity(tokens),
+  atSameCapacity(experts),
   // two that are equal, together: faults of square matrices show in nothing else
   {
     count: ({ x, weights }) => (x.cols === weights.up[0].rows ? x.cols : 1),
@@ -109,6 +124,20 @@ const dimensions: readonly Dimension[] = [
     },
   },
 ];
+
+/** The same, with another γ, so that γ·T/E stays what it is. */
+function atSameCapacity({ count, least, keep }: Dimension): Dimension {
+  return {
+    count: call => (call.config.capacityFactor ? count(call) : 0),
+    least,
+    keep(call, indices) {
+      const fewer = keep(call, indices);
+      const perExpert = ({ x, config }: LayerCall) => x.rows / config.numExperts;
+      const capacityFactor = (call.config.capacityFactor! * perExpert(call)) / Math.max(1, perExpert(fewer));
+      return { ...fewer, config: { ...fewer.config, capacityFactor } };
+    },
+  };
+}
 
 /** Each token alone; for BASE training, the real ones as many at a time as there are columns. */
 function roundsOf({ config, x, inputs }: LayerCall): number[][] {
@@ -139,8 +168,7 @@ async function fewest(
     if (!(await prefix(middle))) low = middle + 1;
   }
   for (let length = Math.floor(count(best()) / 2); length >= 1; length = Math.floor(length / 2)) {
-    // one by one, of hundreds, would cost more than it gains
-    const starts = Math.min(count(best()), 64 * length);
+    const starts = Math.min(count(best()), MOST_CUTS * length);
     for (let start = 0; start < starts; ) {
       const total = count(best());
       const cut = [...range(0, start), ...range(Math.min(total, start + length), total)];

@@ -22,16 +22,18 @@ export interface FindingTally {
 export class Tally {
   numCalls = 0;
   numConforming = 0;
-  /** Of the conforming: refused, so that nothing was judged. */
-  numRefused = 0;
+  /** Of the conforming: refused, or without an output that has a stage, so that nothing was judged. */
+  numUnjudged = 0;
   readonly stages = new Map<StageName, StageTally>();
   /** By kind and severity, in the order of their first. */
   readonly findings = new Map<string, FindingTally>();
 
   add({ verdict, stages, findings }: Conformance): void {
     this.numCalls++;
-    if (verdict === 'conforms') this.numConforming++;
-    if (findings.some(({ kind }) => kind === 'refused') && stages.length === 0) this.numRefused++;
+    if (verdict === 'conforms') {
+      this.numConforming++;
+      if (stages.every(stage => stage.verdict === 'not judged')) this.numUnjudged++;
+    }
     for (const stage of stages) {
       const tally = this.#stage(stage.stage);
       tally.verdicts[stage.verdict]++;

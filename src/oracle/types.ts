@@ -51,6 +51,8 @@ export interface Place {
   readonly value: number;
   readonly difference: number;
   readonly bound: number;
+  /** What honest roundings exceed with a probability of about 1e-8 only; given where sums are long enough to tell. */
+  readonly likelyBound?: number;
   /** The difference in units in the last place of the stage's own format, at the reference's value. */
   readonly ulps: number;
 }
@@ -78,6 +80,7 @@ export interface Finding {
     | 'not repeatable'
     | 'batch-dependent'
     | 'poisoned buffer'
+    | 'tie order'
     | 'crashed'
     | 'hung'
     | 'wrote rubbish'

@@ -9,7 +9,7 @@ export interface Property {
   /** Begins with its rule's id; a name stands once. */
   readonly name: string;
   readonly layers: Wanted;
-  readonly stages: readonly StageName[] | 'all' | 'gradients';
+  readonly stages: readonly StageName[] | 'all' | 'gradients' | 'behaviour';
   readonly behaviours?: readonly Behaviour[];
   /** A slow one runs this share of the cases (default 1). */
   readonly share?: number;
@@ -66,7 +66,7 @@ const base = ['base_eval', 'base_train'] as const;
 const FORWARD: readonly Property[] = [
   of('R1 logits are a linear map of x', ['logits'], { routers: [...softmaxRouters, ...base] }),
   of('R2 probabilities are the softmax over all experts', ['probs'], { routers: [...softmaxRouters, ...base] }),
-  of('R2 logits that are all negative, saturated or steep are legal', ['probs', 'selection'], {
+  of('R2 logits that are all negative, saturated or steep are legal', ['probs'], {
     routers: softmaxRouters,
     logits: ['negative', 'saturated', 'steep'],
   }),
@@ -105,11 +105,13 @@ const FORWARD: readonly Property[] = [
   of('D13 a dropped pair is gone', ['dispatch', 'combine'], { ...threshold, capacities: withCapacity }),
   of('D14 without a capacity factor nothing is dropped', ['dispatch'], { capacities: noDrop }),
   of('D15 padding takes no capacity', ['selection', 'dispatch'], { ...padded, capacities: withCapacity }),
+  of('D16 the experts’ rows are by expert, then by token', ['experts'], { routers: softmaxRouters }),
   of('E1 an expert is a two-layer FFN', ['experts'], { activations: plain }),
   of('E2 a gated expert multiplies by an activated gate', ['experts'], { activations: gated }),
   ...[...plain, ...gated].map(activation =>
     of(`E3 ${activation} is itself`, ['experts'], { activations: [activation] }),
   ),
+  of('E4 biases are optional', ['experts'], small),
   of('E5 experts without tokens cost nothing', ['experts', 'combine'], idle),
   of('C1 y is the weighted sum of what the kept experts say', ['experts', 'combine'], {}),
   of('C2 a token that lost all of its experts has y = 0', ['combine'], {
@@ -124,6 +126,10 @@ const FORWARD: readonly Property[] = [
     ...small,
   }),
   of('L1 the loss is E · Σ mean p · share of first choices', ['loss'], { routers: softmaxRouters }),
+  of('L2 the loss is 1 at balance and E at collapse', ['loss'], {
+    routers: softmaxRouters,
+    logits: ['level', 'saturated'],
+  }),
   of('L3 first choices are counted before capacity', ['loss'], { routers: softmaxRouters, capacities: withCapacity }),
   of('L4 hash and BASE have no loss', ['loss'], { routers: [...base, 'hash'], ...small }),
 ];
@@ -131,14 +137,14 @@ const FORWARD: readonly Property[] = [
 const BEHAVIOUR: readonly Property[] = [
   of(
     'R4 the same call again gives the same, within the bounds, and leaves its inputs alone',
-    'all',
+    'behaviour',
     {},
     { behaviours: ['repeat'], share: 0.5 },
   ),
-  of('R4 a call that overflows spoils no later one', 'all', small, { behaviours: ['poison'], share: 0.5 }),
+  of('R4 a call that overflows spoils no later one', 'behaviour', small, { behaviours: ['poison'], share: 0.5 }),
   of(
     'C1 without drops a token gets what it gets alone, within the bounds',
-    'all',
+    'behaviour',
     { capacities: noDrop },
     { behaviours: ['batch'], share: 0.5 },
   ),

@@ -5,6 +5,7 @@ import {
   type Conformance,
   describe,
   examine,
+  type Finding,
   type Implementation,
   type LayerCall,
   probe,
@@ -124,15 +125,23 @@ async function check(implementation: Implementation, property: Property, setting
 
 /** A stage of the property is wrong; or, where none of them could be judged, another one is. Findings have no stage, or one. */
 function isAgainst({ stages, findings }: Conformance, property: Property): boolean {
-  const isMeant = (stage: StageName | undefined) =>
-    stage === undefined ||
-    property.stages === 'all' ||
-    (property.stages === 'gradients' ? stage.startsWith('grad.') || stage === 'loss' : property.stages.includes(stage));
+  const faults = findings.filter(({ severity }) => severity === 'fault');
+  if (property.stages === 'behaviour') return faults.some(({ kind }) => !OF_ANSWER.includes(kind));
+  const isMeant = (stage: StageName | undefined) => stage === undefined || isOf(property, stage);
   const isJudged = stages.some(({ stage, verdict }) => isMeant(stage) && verdict !== 'not judged');
   return (
     stages.some(({ stage, verdict }) => verdict === 'disagree' && (isMeant(stage) || !isJudged)) ||
-    findings.some(({ severity, stage }) => severity === 'fault' && isMeant(stage))
+    faults.some(({ stage }) => isMeant(stage))
   );
+}
+
+/** What an answer has wrong with it, and not the way that it came about. */
+const OF_ANSWER: readonly Finding['kind'][] = ['non-finite', 'wrong shape', 'duplicate expert', 'out of range'];
+
+function isOf({ stages }: Property, stage: StageName): boolean {
+  if (stages === 'all') return true;
+  if (stages === 'gradients') return stage === 'loss' || stage.startsWith('grad.');
+  return stages.includes(stage);
 }
 
 /** In browsers there is none. */

@@ -1,18 +1,20 @@
 /** The WebAssembly backend: kernels that the engine can run, threads, and the seam filled with them. */
 import type { Backend, Config, Weights } from '../types.js';
 import { checkLayer } from '../validate.js';
+import type { ExpertFormat } from './formats.js';
 import { HeldLayer, type Threads } from './held-layer.js';
 import { narrowSet } from './kernel-set.js';
 import { compileKernels, type KernelModule, type Target } from './kernels.js';
 import { fused, WasmLayer } from './layer.js';
 import { Memory } from './memory.js';
+import { dispatch } from './open-layer.js';
 import { checkOptions, type WasmInfo, type WasmOptions } from './options.js';
 import { checkFloat32 } from './packed-weights.js';
 import { Pool } from './pool.js';
 import { revectorizedKernels } from './revectorize.js';
-import { combine, dispatch, route, runExperts } from './stages.js';
 import { workerStarter } from './start-worker.js';
 import { chooseTarget } from './target.js';
+import { combine, route, runExperts } from './traced.js';
 import { begin, workspaceOver } from './workspace.js';
 
 /**
@@ -41,10 +43,10 @@ export interface WasmBackend extends Backend {
  */
 export async function wasmBackend(options: WasmOptions = {}): Promise<WasmBackend> {
   checkOptions(options);
-  const { features = {}, deterministic = false, threads: numThreads = 1 } = options;
+  const { features = {}, deterministic = false, threads: numThreads = 1, experts = 'f32' } = options;
   const { target, notRelaxed } = await chooseTarget(features.relaxedSimd, deterministic);
-  const choose = (isShared: boolean) => chooseKernels(target, isShared, features.revectorize ?? false);
-  const { threads, notThreads, notRevectorized } = await openThreads(choose, numThreads);
+  const choose = (isShared: boolean) => chooseKernels(target, isShared, experts, features.revectorize ?? false);
+  const { threads, notThreads, notRevectorized } = await openThreads(choose, experts, numThreads);
   const notUsed = {
     ...(notRelaxed !== undefined && { relaxedSimd: notRelaxed }),
     ...(notRevectorized !== undefined && { revectorize: notRevectorized }),
@@ -55,6 +57,7 @@ export async function wasmBackend(options: WasmOptions = {}): Promise<WasmBacken
     threads: threads.numThreads,
     kernels: threads.module.set,
     revectorized: notRevectorized === undefined,
+    experts,
     notUsed,
   });
 }
@@ -65,16 +68,25 @@ interface ChosenKernels {
 }
 
 /** The wide kernels where they were asked for and can be had, else the narrow ones and the reason. */
-async function chooseKernels(target: Target, isShared: boolean, revectorize: boolean): Promise<ChosenKernels> {
+async function chooseKernels(
+  target: Target,
+  isShared: boolean,
+  experts: ExpertFormat,
+  revectorize: boolean,
+): Promise<ChosenKernels> {
   const wide = revectorize
-    ? await revectorizedKernels(target, isShared)
+    ? await revectorizedKernels(target, isShared, experts)
     : 'options.features.revectorize is not asked for';
   if (typeof wide !== 'string') return { module: wide, notRevectorized: undefined };
   return { module: await compileKernels(target, isShared, narrowSet()), notRevectorized: wide };
 }
 
 /** Threads as many as wanted, or one and the reason why there are no more. */
-async function openThreads(choose: (isShared: boolean) => Promise<ChosenKernels>, numThreads: number) {
+async function openThreads(
+  choose: (isShared: boolean) => Promise<ChosenKernels>,
+  experts: ExpertFormat,
+  numThreads: number,
+) {
   let notThreads = 'options.threads is 1';
   if (numThreads > 1) {
     const startWorker = await workerStarter();
@@ -83,14 +95,14 @@ async function openThreads(choose: (isShared: boolean) => Promise<ChosenKernels>
       const { module, notRevectorized } = await choose(true);
       const pool = await Pool.open(module, numThreads, startWorker);
       if (typeof pool !== 'string') {
-        const threads: Threads = { module, numThreads, pool };
+        const threads: Threads = { module, numThreads, pool, experts };
         return { threads, notThreads: undefined, notRevectorized };
       }
       notThreads = pool;
     }
   }
   const { module, notRevectorized } = await choose(false);
-  const threads: Threads = { module, numThreads: 1, pool: undefined };
+  const threads: Threads = { module, numThreads: 1, pool: undefined, experts };
   return { threads, notThreads, notRevectorized };
 }
 
@@ -131,14 +143,14 @@ function backendOn(threads: Threads, info: WasmInfo): WasmBackend {
     info,
     route(x, weights) {
       checkFloat32('x', x);
-      return route(layerOf(weights).open, x);
+      return layerOf(weights).run(route(x));
     },
     dispatch(routing, inputs, config) {
       inUse();
       begin(scratch);
       return dispatch(scratch, routing, inputs, config);
     },
-    runExperts: (x, plan, weights, config) => runExperts(layerOf(weights).open, x, plan, config),
+    runExperts: (x, plan, weights, config) => layerOf(weights).run(runExperts(x, plan, config)),
     combine(expertOut, plan) {
       inUse();
       return combine(scratch, expertOut, plan);

@@ -1,9 +1,14 @@
 /** Small layers that put every kernel to use: to compare two ways of running them bit by bit, and to make them hot. */
-import type { ActivationName, Config, DispatchPlan, Floats, Matrix, RoutingInputs, Weights } from '../types.js';
+import type { ActivationName, Config, Floats, Matrix, RoutingInputs, Weights } from '../types.js';
+import type { ExpertFormat } from './formats.js';
+import type { Computation } from './held-layer.js';
 import type { KernelModule } from './kernels.js';
+import { fused } from './layer.js';
 import { Memory } from './memory.js';
+import { dispatch, type OpenLayer } from './open-layer.js';
 import { packWeights } from './packed-weights.js';
-import { combine, dispatch, type OpenLayer, route, runExperts, runLayer } from './stages.js';
+import { runAlone } from './pool.js';
+import { combine, route, runExperts } from './traced.js';
 import { begin, workspaceOver } from './workspace.js';
 
 interface Exercise {
@@ -29,10 +34,10 @@ const WIDTHS = [
 const NUM_EXPERTS = 14;
 
 /** What the kernels of a module compute on a fixed set of layers: the bits of every output of every stage. */
-export function outputsOf(module: KernelModule): Uint32Array[] {
+export function outputsOf(module: KernelModule, experts: ExpertFormat): Uint32Array[] {
   const outputs = ACTIVATIONS.flatMap((activation, i) => {
     const [dModel, dFf] = WIDTHS[i];
-    const byHash = hashed(module, activation, dModel, dFf);
+    const byHash = hashed(module, experts, activation, dModel, dFf);
     const bySigmoid: Exercise = { ...byHash, config: { ...byHash.config, router: 'base_eval' }, inputs: {} };
     const byThreshold: Exercise = { ...bySigmoid, config: { ...byHash.config, router: 'threshold', threshold: 0.5 } };
     return [...stagesOf(byHash), ...stagesOf(bySigmoid), ...stagesOf(byThreshold)];
@@ -40,36 +45,56 @@ export function outputsOf(module: KernelModule): Uint32Array[] {
   return outputs.map(data => new Uint32Array(Float32Array.from(data).buffer));
 }
 
-/** Runs a module's kernels on a layer that is large enough to be timed and to make them hot. Each call is one round. */
-export function workload(module: KernelModule): () => void {
+/** Runs a module's kernels on layers that are large enough to be timed and to make them hot. Each call is one round. */
+export function workload(module: KernelModule, experts: ExpertFormat): () => void {
   const layers = ACTIVATIONS.map(activation => {
     const config: Config = { router: 'dense', numExperts: 2, capacityFactor: null, activation };
-    return { ...openExercise(module, config, 64, 96, 96), inputs: {} };
+    return { ...openExercise(module, experts, config, 64, 96, 96), inputs: {} };
   });
   return () => {
-    for (const { layer, x, config, inputs } of layers) runLayer(layer, x, inputs, config);
+    for (const exercise of layers) compute(exercise, 1);
   };
 }
 
-function stagesOf({ layer, x, config, inputs }: Exercise): Floats[] {
-  const routing = route(layer, x);
+function stagesOf(exercise: Exercise): Floats[] {
+  const { layer, x, config, inputs } = exercise;
+  const run = <Result>(stage: Computation<Result>) => runAlone({ space: layer, loops: stage(layer, 1) });
+  const routing = run(route(x));
   begin(layer);
-  const plan: DispatchPlan = dispatch(layer, routing, inputs, config);
-  const { hidden, out } = runExperts(layer, x, plan, config);
+  const plan = dispatch(layer, routing, inputs, config);
+  const { hidden, out } = run(runExperts(x, plan, config));
   const y = combine(layer, out, plan);
-  const { y: fused } = runLayer(layer, x, inputs, config);
-  return [routing.logits.data, routing.probs.data, plan.combineWeight, hidden.data, out.data, y.data, fused.data];
+  const inOneCall = [1, 2].map(numThreads => compute(exercise, numThreads));
+  return [routing.logits, routing.probs, hidden, out, y, ...inOneCall].map(({ data }) => data);
 }
 
-function hashed(module: KernelModule, activation: ActivationName, dModel: number, dFf: number): Exercise {
+/** y as so many threads compute it, on this one. */
+function compute({ layer, x, config, inputs }: Exercise, numThreads: number): Matrix {
+  return runAlone({ space: layer, loops: fused(x, inputs, config)(layer, numThreads) }).y;
+}
+
+function hashed(
+  module: KernelModule,
+  experts: ExpertFormat,
+  activation: ActivationName,
+  dModel: number,
+  dFf: number,
+): Exercise {
   const rows = Array.from({ length: NUM_EXPERTS }, (_, e) => Array<number>(e).fill(e)).flat();
   const config: Config = { router: 'hash', numExperts: NUM_EXPERTS, capacityFactor: null, activation };
   const inputs = { tokenIds: Int32Array.from(rows), hashTable: Int32Array.from({ length: NUM_EXPERTS }, (_, e) => e) };
-  return { ...openExercise(module, config, rows.length, dModel, dFf), inputs };
+  return { ...openExercise(module, experts, config, rows.length, dModel, dFf), inputs };
 }
 
 /** With a router's weights whatever the router, so that one layer serves several. */
-function openExercise(module: KernelModule, config: Config, numTokens: number, dModel: number, dFf: number) {
+function openExercise(
+  module: KernelModule,
+  experts: ExpertFormat,
+  config: Config,
+  numTokens: number,
+  dModel: number,
+  dFf: number,
+) {
   const { numExperts, activation } = config;
   const next = numbers();
   const matrix = (rows: number, cols: number): Matrix => ({
@@ -87,7 +112,7 @@ function openExercise(module: KernelModule, config: Config, numTokens: number, d
     down: perExpert(dModel, dFf),
     downBias: matrix(numExperts, dModel),
   };
-  const packed = packWeights(weights, module.set, numBytes => new Memory(numBytes, module.isShared));
+  const packed = packWeights(weights, module, numBytes => new Memory(numBytes, module.isShared), experts);
   return { layer: { ...workspaceOver(module, packed.memory), packed }, x: matrix(numTokens, dModel), config };
 }
 

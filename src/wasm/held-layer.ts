@@ -1,19 +1,22 @@
 /** A layer's weights in memory, and the threads that compute on them: what a loaded layer and the stages of the seam share. */
 import type { Weights } from '../types.js';
+import type { ExpertFormat } from './formats.js';
 import type { KernelModule } from './kernels.js';
 import { Memory } from './memory.js';
+import type { OpenLayer } from './open-layer.js';
 import { packWeights } from './packed-weights.js';
 import { type Pool, runAlone, type SplitCall } from './pool.js';
-import type { OpenLayer } from './stages.js';
 import type { Loop } from './tasks.js';
 import { workspaceOver } from './workspace.js';
 
-/** What a backend computes on: one thread, or those of a pool. */
+/** What a backend computes on, one thread or those of a pool, and in which format. */
 export interface Threads {
   readonly module: KernelModule;
   readonly numThreads: number;
   /** Absent on one thread. */
   readonly pool: Pool | undefined;
+  /** How the weights of experts are stored. */
+  readonly experts: ExpertFormat;
 }
 
 /** A computation on the layer: it yields the loops that may be split, for so many threads. */
@@ -30,12 +33,12 @@ export class HeldLayer {
   /**
    * @param weights that passed `checkLayer`; they are packed here, once
    * @param onRelease told when it has given its memory back
-   * @throws RangeError for weights that float32 cannot hold, or that need more memory than can be had
+   * @throws RangeError for weights that float32 or the format cannot hold, or that need more memory than can be had
    */
   constructor(threads: Threads, weights: Weights, onRelease: (layer: HeldLayer) => void) {
-    const { module, pool } = threads;
+    const { module, pool, experts } = threads;
     const newMemory = (numBytes: number) => pool?.memory(numBytes) ?? new Memory(numBytes, module.isShared);
-    const packed = packWeights(weights, module.set, newMemory);
+    const packed = packWeights(weights, module, newMemory, experts);
     this.#threads = threads;
     this.#onRelease = onRelease;
     this.#open = { ...workspaceOver(module, packed.memory), packed };

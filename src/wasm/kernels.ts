@@ -1,6 +1,7 @@
 /** The kernels of assembly/, as TypeScript sees them: addresses in bytes, lengths in elements, all floats float32. */
 import { bytes } from './bytes.js';
 import { type WasmMemory, type WasmModule, wasm } from './engine.js';
+import type { ExpertFormat } from './formats.js';
 import { importingSharedMemory } from './shared-import.js';
 
 export type Target = 'simd' | 'relaxed';
@@ -15,10 +16,13 @@ export type Target = 'simd' | 'relaxed';
 export interface KernelSet {
   readonly panelWidth: 8 | 16;
   readonly tileRows: 4 | 6;
+  /**
+   * Whether int8 experts use the one instruction that target relaxed has for their products: faster where the machine has
+   * it (AVX-VNNI), slower where V8 makes it of five. Not on Node 20, whose baseline compiler gives wrong sums for it.
+   * Default false; target simd knows no difference.
+   */
+  readonly int8Dot?: boolean;
 }
-
-/** What becomes of a product's sums: see assembly/finish.ts. */
-export const Finish = { STORE: 0, MULTIPLY: 1, ADD_WEIGHTED: 2 } as const;
 
 type Product = (
   panelsPtr: number,
@@ -26,25 +30,26 @@ type Product = (
   xRows: number,
   numRows: number,
   outRows: number,
-  weightsPtr: number,
   firstPanel: number,
   lastPanel: number,
-  finish: number,
   tileRows: number,
+  scratchPtr: number,
 ) => void;
 
+type ProductName = `product_${ExpertFormat | 'int8_dot'}_${KernelSet['panelWidth']}`;
+
 /** Documented where they are written, in assembly/: shapes, order of sums, errors. */
-export interface Kernels {
-  readonly product_f32_8: Product;
-  readonly product_f32_16: Product;
+export interface Kernels extends Readonly<Record<ProductName, Product>> {
+  quantize_i7(xPtr: number, xStride: number, numRows: number, k: number, codesPtr: number): void;
   activate_f32(hPtr: number, outPtr: number, n: number, activation: number): void;
+  multiply_f32(factorsPtr: number, outPtr: number, n: number): void;
   combine_f32(
-    outPtr: number,
-    outStride: number,
+    outRows: number,
     weightsPtr: number,
-    targetsPtr: number,
+    yRows: number,
     numRows: number,
-    n: number,
+    firstColumn: number,
+    lastColumn: number,
   ): void;
   // biome-ignore format: a line a kernel
   route_f32(xPtr: number, panelsPtr: number, logitsPtr: number, scratchPtr: number, numTokens: number, k: number, numExperts: number, tileTokens: number): void;
@@ -85,7 +90,7 @@ function marked(module: Uint8Array, name: string): Uint8Array {
 }
 
 /**
- * At once, where the engine allows it: the kernels take less than a millisecond, and workerd (Cloudflare Workers) compiles
+ * At once, where the engine allows it: the kernels take about a millisecond, and workerd (Cloudflare Workers) compiles
  * only while a worker starts, when it waits for no other thread.
  */
 async function compile(code: Uint8Array): Promise<WasmModule> {

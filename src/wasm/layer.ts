@@ -2,9 +2,9 @@
 import type { Config, Matrix, RoutingInputs } from '../types.js';
 import { checkInputs } from '../validate.js';
 import type { Computation, HeldLayer } from './held-layer.js';
+import { type LayerResult, layerAlone } from './layer-alone.js';
 import { layerLoops } from './layer-loops.js';
 import { checkFloat32 } from './packed-weights.js';
-import { type LayerResult, runLayer } from './stages.js';
 
 /**
  * A layer in WebAssembly memory of its own. It computes in float32, the router's sums in float64. With no drops the bits
@@ -58,10 +58,7 @@ export class WasmLayer {
   }
 }
 
-/** All stages in one call: in pieces for threads, or expert by expert for one, whose hidden rows then stay in its caches. */
+/** All stages in one call, as is best for so many threads. */
 export function fused(x: Matrix, inputs: RoutingInputs, config: Config): Computation<LayerResult> {
-  return function* (layer, numThreads) {
-    if (numThreads === 1) return runLayer(layer, x, inputs, config);
-    return yield* layerLoops(layer, x, inputs, config, numThreads);
-  };
+  return (layer, numThreads) => (numThreads === 1 ? layerAlone : layerLoops)(layer, x, inputs, config);
 }

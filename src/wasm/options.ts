@@ -1,5 +1,6 @@
 /** What a user may ask of the backend, and what it says of itself. */
 import { checkObject, integer, oneOf, show, unexpected } from '../check.js';
+import { type ExpertFormat, expertFormats } from './formats.js';
 import type { KernelSet, Target } from './kernels.js';
 
 export interface WasmOptions {
@@ -8,6 +9,11 @@ export interface WasmOptions {
   readonly threads?: number;
   /** The same bits on every machine: target `simd`, whatever the engine has. Default false. */
   readonly deterministic?: boolean;
+  /**
+   * How experts' weights are stored, in every layer of the backend: `f32`, the default, `f16`, `bf16` or `int8`. Half and
+   * a quarter of the memory, and where weights come from far (few tokens) of the time; other results.
+   */
+  readonly experts?: ExpertFormat;
 }
 
 /** Features of the engine that speed the layer up. */
@@ -42,6 +48,8 @@ export interface WasmInfo {
   readonly kernels: KernelSet;
   /** Whether V8 compiled them for vectors of 256 bits. */
   readonly revectorized: boolean;
+  /** How experts' weights are stored. */
+  readonly experts: ExpertFormat;
   /** For each feature that is not in use, the reason. */
   readonly notUsed: { readonly [F in 'relaxedSimd' | 'revectorize' | 'threads']?: string };
 }
@@ -50,8 +58,8 @@ const MAX_THREADS = 256;
 
 /** @throws TypeError | RangeError for what is no option, or no value of it */
 export function checkOptions(options: WasmOptions): void {
-  checkNames('options', options, ['deterministic', 'features', 'threads']);
-  const { features, deterministic, threads } = options;
+  checkNames('options', options, ['deterministic', 'experts', 'features', 'threads']);
+  const { features, deterministic, threads, experts } = options;
   if (features !== undefined) {
     checkNames('options.features', features, ['relaxedSimd', 'revectorize']);
     const { relaxedSimd, revectorize } = features;
@@ -59,6 +67,7 @@ export function checkOptions(options: WasmOptions): void {
     if (revectorize !== undefined) oneOf('options.features.revectorize', revectorize, [true, false]);
   }
   if (deterministic !== undefined) oneOf('options.deterministic', deterministic, [true, false]);
+  if (experts !== undefined) oneOf('options.experts', experts, expertFormats);
   if (threads !== undefined) integer('options.threads', threads, 1, MAX_THREADS);
 }
 

@@ -1,14 +1,17 @@
 /** The weights of one layer in WebAssembly memory, as the kernels read them. */
 import { row } from '../matrix.js';
 import type { Matrix, Weights } from '../types.js';
-import type { KernelSet } from './kernels.js';
+import { checkStorable, type ExpertFormat, type Layout, layoutOf, stepsOf } from './formats.js';
+import type { KernelSet, Target } from './kernels.js';
 import { align, type Memory } from './memory.js';
-import { linearLength, packLinear, packRouter, padded, routerLength } from './panels.js';
+import { linearBytes, packLinear, packRouter, padded, routerLength } from './panels.js';
 
 export interface PackedWeights {
   readonly memory: Memory;
   /** The kernels that they are packed for. */
   readonly set: KernelSet;
+  readonly format: ExpertFormat;
+  readonly layout: Layout;
   readonly dModel: number;
   readonly dFf: number;
   /** Columns of logits: 0 for Hash. */
@@ -28,44 +31,54 @@ export interface PackedExpert {
 export interface PackedLinear {
   readonly panelsPtr: number;
   readonly numPanels: number;
-  /** Steps of the kernels' inner loop: inputs. */
+  /** Of the kernels' inner loop. */
   readonly steps: number;
+}
+
+/** What weights are packed for. */
+export interface Packing {
+  readonly target: Target;
+  readonly set: KernelSet;
 }
 
 /**
  * Pack weights that passed `checkLayer` into a memory of their own, which is all 0 when it comes.
  *
- * @throws RangeError naming the weight, where a value is beyond float32, or saying how much memory was refused
+ * @throws RangeError naming the weight, where a value is beyond the format, or saying how much memory was refused
  */
-export function packWeights(weights: Weights, set: KernelSet, newMemory: (numBytes: number) => Memory): PackedWeights {
+export function packWeights(
+  weights: Weights,
+  { target, set }: Packing,
+  newMemory: (numBytes: number) => Memory,
+  format: ExpertFormat = 'f32',
+): PackedWeights {
   const { router, up, upBias, gate, gateBias, down, downBias } = weights;
   const { rows: dFf, cols: dModel } = up[0];
   checkRange(weights);
-  const linearBytes = (n: number, k: number) => align(4 * linearLength(n, k, set.panelWidth));
-  const ofExpert = (gate ? 2 : 1) * linearBytes(dFf, dModel) + linearBytes(dModel, dFf);
+  for (const [name, matrices] of Object.entries({ up, gate: gate ?? [], down })) {
+    for (const [e, w] of matrices.entries()) checkStorable(format, `weights.${name}[${e}]`, w);
+  }
+  const layout = layoutOf(format, target);
+  const bytesOf = (n: number, k: number) => linearBytes(n, k, set.panelWidth, layout);
+  const ofExpert = (gate ? 2 : 1) * align(bytesOf(dFf, dModel)) + align(bytesOf(dModel, dFf));
   const routerDoubles = routerLength(router.rows, dModel);
   const memory = newMemory(align(8 * routerDoubles) + up.length * ofExpert);
+
   const routerPtr = memory.allocate(8 * routerDoubles);
   packRouter(router, memory.doubles(routerPtr, routerDoubles));
+  const pack = (w: Matrix, biases: Matrix | undefined, e: number): PackedLinear => {
+    const numBytes = bytesOf(w.rows, w.cols);
+    const panelsPtr = memory.allocate(numBytes);
+    const into = new Uint8Array(memory.wasmMemory.buffer, panelsPtr, numBytes);
+    packLinear(w, biases && row(biases, e), format, layout, set.panelWidth, into);
+    return { panelsPtr, numPanels: padded(w.rows, set.panelWidth) / set.panelWidth, steps: stepsOf(w.cols, layout) };
+  };
   const experts = up.map((_, e) => ({
-    up: pack(memory, set, up[e], upBias, e),
-    gate: gate && pack(memory, set, gate[e], gateBias, e),
-    down: pack(memory, set, down[e], downBias, e),
+    up: pack(up[e], upBias, e),
+    gate: gate && pack(gate[e], gateBias, e),
+    down: pack(down[e], downBias, e),
   }));
-  return { memory, set, dModel, dFf, numLogits: router.rows, routerPtr, experts };
-}
-
-function pack(
-  memory: Memory,
-  { panelWidth }: KernelSet,
-  w: Matrix,
-  biases: Matrix | undefined,
-  expert: number,
-): PackedLinear {
-  const length = linearLength(w.rows, w.cols, panelWidth);
-  const panelsPtr = memory.allocate(4 * length);
-  packLinear(w, biases && row(biases, expert), panelWidth, memory.floats(panelsPtr, length));
-  return { panelsPtr, numPanels: padded(w.rows, panelWidth) / panelWidth, steps: w.cols };
+  return { memory, set, format, layout, dModel, dFf, numLogits: router.rows, routerPtr, experts };
 }
 
 /** Weights given in float64 may be finite there and infinite in float32. */

@@ -135,7 +135,7 @@ function hintGarbage(numBytes: number): void {
 }
 
 /** The same on the calling thread alone. */
-export function runAlone<Result>({ space, loops }: SplitCall<Result>): Result {
+export function runAlone<Result>({ space, loops }: Pick<SplitCall<Result>, 'space' | 'loops'>): Result {
   for (;;) {
     const { done, value } = loops.next();
     if (done) return value;

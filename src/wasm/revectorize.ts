@@ -2,6 +2,7 @@
 
 import { isNode, nodeProcess, setV8Flag } from '../node.js';
 import { outputsOf, workload } from './exercise.js';
+import type { ExpertFormat } from './formats.js';
 import { narrowSet, wideSet } from './kernel-set.js';
 import { compileKernels, type KernelModule, type Target } from './kernels.js';
 
@@ -18,7 +19,7 @@ const SETTLE_MS = 100;
 /** A time is the least of so many rounds, each alternating with one of the other. */
 const PROBE_ROUNDS = 6;
 
-/** By target and kind of memory: the decision is made once in a process. */
+/** By target, kind of memory and format: the decision is made once in a process. */
 const decided = new Map<string, Promise<KernelModule | string>>();
 let last: Promise<unknown> = Promise.resolve();
 
@@ -29,13 +30,17 @@ let last: Promise<unknown> = Promise.resolve();
  * Reach   while this decides, a second at most, the flag is set for the whole process: other WebAssembly that V8 optimises
  *         meanwhile is compiled with it too, in every thread. Then it is taken back, and the compiled kernels stay
  */
-export function revectorizedKernels(target: Target, isShared: boolean): Promise<KernelModule | string> {
+export function revectorizedKernels(
+  target: Target,
+  isShared: boolean,
+  experts: ExpertFormat,
+): Promise<KernelModule | string> {
   const reason = whyNot();
   if (reason !== undefined) return Promise.resolve(reason);
-  const key = `${target} ${isShared}`;
+  const key = `${target} ${isShared} ${experts}`;
   const known = decided.get(key);
   if (known) return known;
-  const decision = last.then(() => decide(target, isShared)); // one after another: there is one flag
+  const decision = last.then(() => decide(target, isShared, experts)); // one after another: there is one flag
   decided.set(key, decision);
   last = decision.catch(() => {});
   return decision;
@@ -53,19 +58,19 @@ function whyNot(): string | undefined {
   return Number.parseInt(node!, 10) < FIRST_NODE ? `Node ${FIRST_NODE} and later have it; this is ${node}` : undefined;
 }
 
-async function decide(target: Target, isShared: boolean): Promise<KernelModule | string> {
+async function decide(target: Target, isShared: boolean, experts: ExpertFormat): Promise<KernelModule | string> {
   const narrow = await compileKernels(target, isShared, narrowSet());
-  const expected = outputsOf({ ...narrow, set: wideSet }); // before the flag is set
-  const narrowRound = workload(narrow);
+  const expected = outputsOf({ ...narrow, set: wideSet }, experts); // before the flag is set
+  const narrowRound = workload(narrow, experts);
   await heat(narrowRound);
 
   const wide = await withFlag(async () => {
-    const compiled = await compileKernels(target, isShared, wideSet, 'xmoe.revectorize');
-    return (await becomesFaster(workload(compiled), narrowRound)) ? compiled : undefined;
+    const compiled = await compileKernels(target, isShared, wideSet, `xmoe.revectorize ${experts}`);
+    return (await becomesFaster(workload(compiled, experts), narrowRound)) ? compiled : undefined;
   });
   if (!wide) return 'the kernels for it were not faster here';
-  await heat(workload(wide), SETTLE_MS);
-  const numWrong = differences(outputsOf(wide), expected);
+  await heat(workload(wide, experts), SETTLE_MS);
+  const numWrong = differences(outputsOf(wide, experts), expected);
   return numWrong === 0 ? wide : `it changed ${numWrong} of the numbers that it was checked with`;
 }
 

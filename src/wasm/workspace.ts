@@ -35,10 +35,41 @@ export function take({ memory }: Workspace, ptr: number, rows: number, cols: num
   return { rows, cols, data };
 }
 
-/** Writes the address of each row, from `base` on, `stride` floats for a row. */
-export function putAddresses({ memory }: Workspace, base: number, stride: number, rowIndex: Int32Array): number {
-  const ptr = memory.allocate(4 * rowIndex.length);
-  const addresses = memory.words(ptr, rowIndex.length);
-  for (let i = 0; i < rowIndex.length; i++) addresses[i] = base + 4 * rowIndex[i] * stride;
-  return ptr;
+/** Rows in memory: the first one's address, and how many floats apart they are. */
+export interface Rows {
+  readonly ptr: number;
+  readonly stride: number;
+}
+
+/** With a list of their addresses. */
+export interface ListedRows extends Rows {
+  readonly list: number;
+}
+
+/** Memory for so many rows, with whatever is in it. */
+export function newRows(space: Workspace, count: number, stride: number): ListedRows {
+  return listed(space, { ptr: space.memory.allocate(4 * count * stride), stride }, count);
+}
+
+/** Copies a matrix into the call's memory, as float32. */
+export function putRows(space: Workspace, a: Matrix): ListedRows {
+  return listed(space, { ptr: put(space, a), stride: a.cols }, a.rows);
+}
+
+function listed(space: Workspace, rows: Rows, count: number): ListedRows {
+  const inOrder = Int32Array.from({ length: count }, (_, i) => i);
+  return { ...rows, list: putAddresses(space, rows, inOrder) };
+}
+
+/** The rows from `first` on. */
+export function part({ ptr, stride, list }: ListedRows, first: number): ListedRows {
+  return { ptr: ptr + 4 * first * stride, stride, list: list + 4 * first };
+}
+
+/** Writes the addresses of rows, in the order of `rowIndex`. */
+export function putAddresses({ memory }: Workspace, { ptr, stride }: Rows, rowIndex: Int32Array): number {
+  const list = memory.allocate(4 * rowIndex.length);
+  const addresses = memory.words(list, rowIndex.length);
+  for (let i = 0; i < rowIndex.length; i++) addresses[i] = ptr + 4 * rowIndex[i] * stride;
+  return list;
 }
