@@ -63,3 +63,16 @@ for (const [device, numFormats] of Object.entries(devices)) {
     });
   }
 }
+
+test('what half-precision experts gave does not pass as float32: the experts are blamed', () => {
+  const folder = new URL('pytorch-cpu/', recordings);
+  const withRows = filesIn(folder).filter(name => !/^(all-padded|no-tokens)/.test(name));
+  assert.equal(withRows.length, 19);
+  for (const name of withRows) {
+    const file = readFileSync(new URL(name, folder));
+    for (const prefix of ['out_f16.', 'out_bf16.']) {
+      const { blamed } = conform(recordedUnder(prefix, file), readLayerCase(file), arithmeticNamed('f32'));
+      assert.equal(blamed, 'experts', `${name} ${prefix}`);
+    }
+  }
+});

@@ -43,14 +43,13 @@ export function onnxruntimeMoe(runtime: Runtime): Implementation {
   return {
     name: `${runtime} MoE`,
     arithmetic: arithmeticNamed('f32'),
-    refuses({ x, config, inputs, weights }) {
+    refuses({ x, config, inputs }) {
       if (!['topk', 'switch', 'dense'].includes(config.router)) return `router ${config.router}`;
       if (MOE_ACTIVATIONS[config.activation] === undefined) return `activation ${config.activation}`;
       if (mayDrop(config, x.rows)) return 'capacity';
       if (config.skipExpert) return 'a skip expert';
       if (inputs.noise) return 'noise';
-      if (inputs.tokenMask?.includes(0)) return 'padding';
-      return weights.up.length === 0 ? 'no experts' : undefined;
+      return inputs.tokenMask?.includes(0) ? 'padding' : undefined;
     },
     async run({ x, weights, config }): Promise<Outputs> {
       const topK = { switch: 1, dense: config.numExperts }[config.router as string] ?? config.topK!;

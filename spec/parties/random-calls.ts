@@ -1,17 +1,16 @@
 /** Random calls to an implementation, as tests. Environment: RUNS (calls), SEED. */
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
-import type { ActivationName, RouterName } from 'xmoe';
-import { drawRecipe } from 'xmoe/cases';
-import { describe, type Implementation, search } from 'xmoe/oracle';
+import { drawRecipe, type WantedRecipes } from 'xmoe/cases';
+import { describe, type Implementation, type StageName, search } from 'xmoe/oracle';
 
-export interface RandomCalls {
+export interface RandomCalls extends WantedRecipes {
   /** A slow implementation gets this share of RUNS (default 1). */
   readonly share?: number;
-  readonly routers?: readonly RouterName[];
-  readonly activations?: readonly ActivationName[];
+  /** Default false. */
+  readonly gradients?: boolean;
   /** Stages that must have been judged at least once. */
-  readonly judges: readonly string[];
+  readonly judges: readonly StageName[];
 }
 
 /** An implementation, or why there is none here. */
@@ -31,10 +30,10 @@ export function conformsOnRandomCalls(name: string, open: Party, calls: RandomCa
 }
 
 async function searchAll(t: TestContext, implementation: Implementation, calls: RandomCalls): Promise<void> {
-  const { share = 1, judges, ...wanted } = calls;
+  const { share = 1, judges, gradients = false, ...wanted } = calls;
   const runs = Math.max(50, Math.ceil(Number(process.env.RUNS ?? 200) * share));
   const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
-  const { tally, failure } = await search(implementation, { seed, runs, wanted });
+  const { tally, failure } = await search(implementation, { seed, runs, wanted, gradients });
   const stages = [...tally.stages].map(([stage, { verdicts }]) => `${stage} ${verdicts.agree + verdicts.admissible}`);
   t.diagnostic(
     `${implementation.name}: seed ${seed}, ${runs} calls, ${tally.numUnjudged} not judged; ${stages.join(', ')}`,
@@ -45,7 +44,7 @@ async function searchAll(t: TestContext, implementation: Implementation, calls: 
     assert.fail(`SEED=${seed}, call ${failure.index}: ${recipe}\n${describe(failure.smallest.conformance)}`);
   }
   for (const stage of judges) {
-    const tallied = [...tally.stages].find(([name]) => name === stage)?.[1].verdicts;
-    assert.ok(tallied && tallied.agree + tallied.admissible > 0, `no call was judged at ${stage}`);
+    const { agree, admissible } = tally.stages.get(stage)!.verdicts;
+    assert.ok(agree + admissible > 0, `no call was judged at ${stage}`);
   }
 }

@@ -5,8 +5,8 @@ import type { WasmBackend } from 'xmoe/wasm';
 /** A layer is loaded for each call. */
 export function fused(backend: WasmBackend): Implementation {
   return {
-    name: `${backend.name}, fused, threads ${backend.info.threads}`,
-    arithmetic: arithmeticNamed('f32'),
+    name: nameOf(backend, 'fused'),
+    arithmetic: arithmeticNamed(backend.info.experts),
     run({ x, weights, config, inputs }) {
       const layer = backend.load(weights, config);
       try {
@@ -21,5 +21,10 @@ export function fused(backend: WasmBackend): Implementation {
 
 /** Every stage of a trace. */
 export function staged(backend: WasmBackend): Implementation {
-  return { ...implementationOf(backend), name: `${backend.name}, staged, threads ${backend.info.threads}` };
+  const arithmetic = arithmeticNamed(backend.info.experts);
+  return { ...implementationOf(backend), name: nameOf(backend, 'staged'), arithmetic, close: () => backend.dispose() };
+}
+
+function nameOf({ name, info }: WasmBackend, way: string): string {
+  return `${name}, ${way}, ${info.experts} experts, ${info.threads === 1 ? '1 thread' : `${info.threads} threads`}`;
 }

@@ -2,9 +2,9 @@
 
     python3 spec/recordings/record.py --device cuda spec/recordings/pytorch-cuda
 
-One file for each case, a layer case of spec/SEMANTICS.md: config, inputs and weights in float32, then what the layer gave,
-under `out32.` for float32 experts and `out_tf32.`, `out_f16.` and `out_bf16.` for the others; `expert_out` holds the rows
-of the experts before they are weighted, by expert and by token within one. Device, driver, versions and seed are in
+One file for each case, a layer case of spec/SEMANTICS.md: config, inputs and weights in float32, then what the layer
+gave, under `out32.` for float32 experts and `out_tf32.`, `out_f16.` and `out_bf16.` for the others; `expert_out` holds
+the experts' rows before they are weighted, by expert and by token within one. Device, driver, versions and seed are in
 the metadata. TF32 is the GPU's: `--device cpu` leaves it out. Needs PyTorch and NumPy.
 
 The layer is written from spec/SEMANTICS.md. The router (logits, softmax, selection) and the loss are float32 in every
@@ -36,23 +36,46 @@ ACTIVATIONS = {
 }
 GATED = ("swiglu", "geglu")
 
+torch.backends.cuda.matmul.allow_tf32 = False
+torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+with suppress(AssertionError, AttributeError):  # PyTorch 1 has no such setting
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+
 
 # The layer
 
 
-def forward(case, weights, x, form):
-    """Every output of one call by its name, and the loss at the end of the graph."""
-    config = case["config"]
-    z, p = route(x, weights.get("router.weight"))
-    ranks = select(config, z, p, case)  # [T, columns]: the rank at which a token chose an expert, or −1
+def layer(config, inputs, form):
+    """Every output of one call by its name, and the gradients where `inputs` has the cotangent `grad.y`."""
+    leaves = {name: value.clone() for name, value in inputs.items() if name == "x" or is_weight(name)}
+    if "grad.y" in inputs:
+        leaves = {name: leaf.requires_grad_() for name, leaf in leaves.items()}
+    outputs = forward(config, inputs | leaves, form)
+    if "grad.y" in inputs:
+        loss = (outputs["y"].float() * inputs["grad.y"]).sum()
+        loss = loss + config["aux_loss_coef"] * outputs["load_balancing_loss"].sum()
+        loss.backward()
+        outputs["loss"] = loss.reshape(1)
+        for name, leaf in leaves.items():
+            outputs[f"grad.{name}"] = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+    return {name: output.detach() for name, output in outputs.items()}
+
+
+def is_weight(name):
+    return name == "router.weight" or name.startswith("experts.")
+
+
+def forward(config, inputs, form):
+    x = inputs["x"]
+    z, p = route(x, inputs.get("router.weight"))
+    ranks = select(config, z, p, inputs)  # [T, columns]: the rank at which a token chose an expert, or −1
     kept = dispatch(config, ranks, p)
     w = combine_weights(config, z, p, ranks) * kept
-    y, rows = run_experts(config, x, weights, kept, w, form)
+    y, rows = run_experts(config, x, inputs, kept, w, form)
     balance = load_balancing_loss(config, p, ranks, x)
-    loss = (y.float() * case["grad.y"]).sum() + config["aux_loss_coef"] * balance
     outputs = {} if z is None else {"logits": z, "probs": p}
     outputs |= {"selected": ranks >= 0, "kept": kept, "combine": w, "expert_out": rows, "y": y}
-    return outputs | {"load_balancing_loss": balance.reshape(1), "loss": loss.reshape(1)}
+    return outputs | {"load_balancing_loss": balance.reshape(1)}
 
 
 def route(x, router):
@@ -62,28 +85,27 @@ def route(x, router):
     return z, torch.softmax(z, dim=-1)
 
 
-def select(config, z, p, case):
+def select(config, z, p, inputs):
     """Equal values: the lower expert first, by a stable sort. Padding chooses nobody."""
     name = config["router"]
     num_tokens, columns = config["num_tokens"], config["num_experts"] + config["skip_expert"]
     if name == "hash":
-        chosen = case["hash_table"][case["token_ids"]][:, None]
+        chosen = inputs["hash_table"][inputs["token_ids"]][:, None]
         ranks = torch.full((num_tokens, columns), -1, device=chosen.device).scatter(1, chosen, 0)
     else:
         order = descending(z if name == "base_eval" else p)
         if name == "topk":
-            noisy = z + case["noise"] if "noise" in case else z
+            noisy = z + inputs["noise"] if "noise" in inputs else z
             order = descending(noisy.scatter(1, order[:, :1], math.inf))
-        before = F.pad(torch.gather(p, 1, order).cumsum(1), (1, 0))[:, :-1]
         place = torch.arange(columns, device=p.device).expand(num_tokens, columns)
-        chosen = {
-            "threshold": (place == 0) | (before < config["threshold"]) | (config["threshold"] > 1),
-            "dense": place >= 0,
-            "topk": place < config["top_k"],
-        }.get(name, place < 1)
+        if name == "threshold":
+            before = F.pad(torch.gather(p, 1, order).cumsum(1), (1, 0))[:, :-1]
+            chosen = (place == 0) | (before < config["threshold"]) | (config["threshold"] > 1)
+        else:
+            chosen = place < {"dense": columns, "topk": config.get("top_k")}.get(name, 1)
         ranks = torch.full_like(order, -1).scatter(1, order, torch.where(chosen, place, -1))
-    if "token_mask" in case:
-        ranks[case["token_mask"] == 0] = -1
+    if "token_mask" in inputs:
+        ranks[inputs["token_mask"] == 0] = -1
     return ranks
 
 
@@ -116,11 +138,11 @@ def combine_weights(config, z, p, ranks):
     return torch.sigmoid(z) if config["router"] == "base_eval" else p
 
 
-def run_experts(config, x, weights, kept, w, form):
+def run_experts(config, x, inputs, kept, w, form):
     """y [T, d] and the experts' rows [A, d]. A token comes once to an expert, so that sums have one order."""
     dtype = FORMATS[form]
     given = x.to(dtype)
-    parts = {name[len("experts."):]: value.to(dtype) for name, value in weights.items() if name != "router.weight"}
+    parts = {name: value.to(dtype) for name, value in inputs.items() if name.startswith("experts.")}
     activation = ACTIVATIONS[config["activation"]]
     y = torch.zeros_like(x)
     rows = []
@@ -132,8 +154,9 @@ def run_experts(config, x, weights, kept, w, form):
             continue
 
         def linear(name, a):
-            out = Product.apply(a, parts[name][e], form)
-            return out + parts[name + "_bias"][e] if name + "_bias" in parts else out
+            out = Product.apply(a, parts[f"experts.{name}"][e], form)
+            bias = parts.get(f"experts.{name}_bias")
+            return out if bias is None else out + bias[e]
 
         up = linear("up_proj", given[tokens])
         gate = linear("gate_proj", given[tokens]).float() if config["activation"] in GATED else None
@@ -268,22 +291,11 @@ CASES = {
 
 def record(case, forms, device):
     """The tensors of one file: the inputs, then what the layer gave in each format."""
-    arrays = case["arrays"]
-    inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    inputs = {name: torch.from_numpy(array).to(device) for name, array in case["arrays"].items()}
     tensors = dict(inputs)
-
-    def is_weight(name):
-        return name == "router.weight" or name.startswith("experts.")
-
     for form in forms:
-        leaves = {name: inputs[name].clone().requires_grad_() for name in arrays if name == "x" or is_weight(name)}
-        weights = {name: leaf for name, leaf in leaves.items() if is_weight(name)}
-        given = {"config": case["config"]} | {name: inputs[name] for name in arrays if name not in leaves}
-        outputs = forward(given, weights, leaves["x"], form)
-        outputs["loss"].sum().backward()
-        for name, leaf in leaves.items():
-            outputs[f"grad.{name}"] = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-        tensors |= {PREFIX[form] + name: tensor.detach() for name, tensor in outputs.items()}
+        outputs = layer(case["config"], inputs, form)
+        tensors |= {PREFIX[form] + name: tensor for name, tensor in outputs.items()}
     return tensors
 
 
@@ -307,7 +319,7 @@ DTYPES = {
 }
 
 
-def write_safetensors(path, tensors, metadata):
+def to_safetensors(tensors, metadata):
     """The length of the header, the header, the data; wide elements first, so that all are aligned."""
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     header, data = {"__metadata__": metadata}, b""
@@ -320,7 +332,7 @@ def write_safetensors(path, tensors, metadata):
         data += raw
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return struct.pack("<Q", len(text)) + text + data
 
 
 def main():
@@ -328,10 +340,6 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     arguments = parser.parse_args()
-    matmul = torch.backends.cuda.matmul
-    matmul.allow_tf32 = matmul.allow_fp16_reduced_precision_reduction = False
-    with suppress(AssertionError, AttributeError):  # PyTorch 1 has no such setting
-        matmul.allow_bf16_reduced_precision_reduction = False
     forms = [form for form in FORMATS if form != "tf32" or arguments.device == "cuda"]
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name, described in CASES.items():
@@ -344,7 +352,7 @@ def main():
             "source": "spec/recordings/record.py",
         }
         tensors = record(described, forms, arguments.device)
-        write_safetensors(arguments.folder / f"{name}.safetensors", tensors, metadata)
+        (arguments.folder / f"{name}.safetensors").write_bytes(to_safetensors(tensors, metadata))
 
 
 if __name__ == "__main__":
