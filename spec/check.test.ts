@@ -200,7 +200,18 @@ test('shards are disjoint, and together the whole', () => {
          refuses(call) { asked.push(JSON.stringify([call.config, [...call.x.data]])); return 'it only records'; },
          close() { process.stderr.write(asked.join('\\n')); } };`,
     );
-    const { stderr } = xmoe('check', '--backend', path, '--router', 'switch', '--runs', '25', ...args);
+    const { stderr } = xmoe(
+      'check',
+      '--backend',
+      path,
+      '--router',
+      'switch',
+      '--runs',
+      '25',
+      '--save',
+      folder,
+      ...args,
+    );
     return new Set(stderr.split('\n'));
   };
   const whole = asked();
