@@ -95,6 +95,16 @@ for (const backend of ['reference', 'reference-f32', 'wasm']) {
   });
 }
 
+test('wasm with experts of 8 bits is held to the arithmetic of int8, and is wrong in float32', () => {
+  const options = ['check', '--backend', 'wasm', '--experts', 'int8', '--runs', '40', '--save', folder];
+  const { status, stdout } = xmoe(...options);
+  assert.equal(status, 0, stdout);
+  assert.match(stdout, /^wasm: 40 calls \(seed 0\), arithmetic int8, /);
+  const held = xmoe(...options, '--arithmetic', 'f32');
+  assert.equal(held.status, 1);
+  assert.match(held.stdout, /look at experts$/m);
+});
+
 test('the reference conforms with its gradients', () => {
   const { status, stdout } = xmoe('check', '--backend', 'reference', '--runs', '40', '--grad');
   assert.equal(status, 0, stdout);

@@ -12,6 +12,7 @@ import {
   libraries,
 } from '../oracle/index.js';
 import { processImplementation } from '../process/index.js';
+import { expertFormats } from '../wasm/index.js';
 import type { Arguments } from './arguments.js';
 import { backendNames, backendOptions, openBackend, wasmHelp } from './backends.js';
 
@@ -74,7 +75,8 @@ export async function implementationFor(args: Arguments, command: readonly strin
   if (backend === undefined) throw new TypeError('"--backend" expected a backend, or a command after --, got nothing');
   if (isPath(backend)) return adopt(await defaultExportOf(backend), backend, arithmetic);
   const { backend: own, close } = await openBackend(args);
-  return { ...implementationOf(own, arithmetic), close };
+  const stored = chosen('--experts', args.text('experts'), expertFormats); // then that is what it says
+  return { ...implementationOf(own, arithmetic ?? (stored && arithmeticNamed(stored))), close };
 }
 
 function isPath(name: string): boolean {
