@@ -31,7 +31,8 @@ function module(name: string, code: string): string {
 
 const replayOf = (stdout: string) => /again by\n +(.*)\n/.exec(stdout)![1];
 const savedAs = (stdout: string) => /^saved as (.*); again by$/m.exec(stdout)![1];
-const smallestOf = (stdout: string) => /^ +T (\d+), E (\d+), d (\d+), m (\d+);/m.exec(stdout)!.slice(1).map(Number);
+const smallestOf = (stdout: string) =>
+  /shows it:\n +T (\d+), E (\d+), d (\d+), m (\d+);/.exec(stdout)!.slice(1).map(Number);
 
 /** Its experts forget the output bias from the third token on. */
 const forgetful = module(
@@ -117,6 +118,10 @@ test('a wrong module is blamed on its stage, on the smallest case, and the line 
   assert.equal(status, 1);
   assert.match(stdout, /^ {2}experts +\d+ +1 /m);
   assert.match(stdout, /^does not conform$/m);
+  assert.match(
+    stdout,
+    /^case \d+ fails at experts: \d+ of \d+ values of expert_out are off by more than their bounds/m,
+  );
   assert.deepEqual(smallestOf(stdout), [3, 1, 1, 1]);
 
   const report = JSON.parse(readFileSync(json, 'utf8'));
