@@ -36,9 +36,9 @@ export function judgeSelection(judge: Judge, compared: Compared): JudgedSelectio
 
   const mayChoose = (t: number, experts: readonly number[]) =>
     config.router === 'base_train' ? experts.length === 1 : choices[t].fault(experts) === undefined;
-  const own = ownFlags(judge, 'selected') ?? keptInstead(judge);
+  const misshapen = judge.observation.misshapen.get('selected');
+  const own = misshapen ? undefined : (ownFlags(judge, 'selected') ?? keptInstead(judge));
   if (!own) {
-    const misshapen = judge.observation.misshapen.get('selected');
     const judged = misshapen
       ? verdict('selection', 'disagree', `selected: ${misshapen}`, numAmbiguous)
       : { ...notJudged('selection', 'no selected'), numAmbiguous };
