@@ -196,7 +196,8 @@ test('shards are disjoint, and together the whole', () => {
       'recorder.mjs',
       `import { appendFileSync } from 'node:fs';
        const asked = [];
-       export default { name: 'recorder', run(call) { asked.push(JSON.stringify([call.config, [...call.x.data]])); return new Map(); },
+       export default { name: 'recorder', run() {},
+         refuses(call) { asked.push(JSON.stringify([call.config, [...call.x.data]])); return 'it only records'; },
          close() { process.stderr.write(asked.join('\\n')); } };`,
     );
     const { stderr } = xmoe('check', '--backend', path, '--router', 'switch', '--runs', '25', ...args);
@@ -308,6 +309,11 @@ const badUsage: [string, string[], RegExp][] = [
     'a replay of nothing',
     ['--backend', 'wasm', '--replay', 'nowhere'],
     /"--replay" expected a readable file, got ENOENT/,
+  ],
+  [
+    'files and a backend',
+    ['--files', 'src', '--backend', 'wasm'],
+    /"--files" expected nothing to ask beside it, got wasm/,
   ],
   ['no such folder', ['--files', 'nowhere'], /"--files" expected a readable folder, got ENOENT/],
   ['a folder without cases', ['--files', 'src'], /"--files" expected a folder with layer cases, got none in src/],

@@ -102,9 +102,7 @@ function shownLines({ shown, failure }: CheckReport): string[] {
   return [
     ...(failure ? [`case ${failure.index} fails; the smallest call found that shows it:`] : [`${name}:`]),
     `  ${sizesOf(call)}`,
-    ...describe(conformance)
-      .split('\n')
-      .map(line => `  ${line}`.trimEnd()),
+    ...(conformance.stages.length > 0 ? describe(conformance).split('\n') : []).map(line => `  ${line}`.trimEnd()),
     ...(failure ? ['', `saved as ${name}; again by`, `  ${failure.replay}`] : []),
     ...(failure?.repeats === false
       ? ['it did not fail when put again: it depends on the calls before it, or on chance']

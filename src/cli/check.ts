@@ -53,6 +53,10 @@ export const checkCommand: Command = {
     });
     const files = args.text('files');
     const replay = args.text('replay');
+    const asked = [...command, args.text('backend') ?? replay ?? ''].join(' ').trim();
+    if (files !== undefined && asked !== '') {
+      throw new TypeError(`"--files" expected nothing to ask beside it, got ${asked}`);
+    }
     const report =
       files === undefined
         ? await withImplementation(args, command, implementation =>
