@@ -47,13 +47,16 @@ const benches: readonly Bench[] = [
   { name: 'reference', title: "The reference's product against the kernel" },
 ];
 
+const names: readonly string[] = benches.map(({ name }) => name);
 const { values: options } = parseArgs({
   options: {
-    only: { type: 'string', default: benches.map(({ name }) => name).join() },
+    only: { type: 'string', default: names.join() },
     out: { type: 'string', default: 'build/bench' },
   },
 });
 const chosen = benches.filter(({ name }) => options.only.split(',').includes(name));
+const unknown = options.only.split(',').find(name => !names.includes(name));
+if (unknown !== undefined) throw new RangeError(`"--only" expected some of ${names.join()}, got ${unknown}`);
 const folder = mkdtempSync(join(tmpdir(), 'xmoe-bench-'));
 const runs: Partial<Record<Program, readonly Row[]>> = {};
 const sections: string[] = [];

@@ -28,7 +28,7 @@ for (const target of targets) {
   const kernels = loadKernels(target, memory);
   if (!kernels) continue;
   for (const width of widths) {
-    for (const tileRows of target === 'relaxed' ? [4, 6] : [4]) {
+    for (const tileRows of target === 'relaxed' ? [4, 5, 6] : [4]) {
       const name = `experts, ${target} ${tileRows}x${width}`;
       experts.set(name, run(kernels, memory.buffer, width, tileRows));
     }

@@ -27,6 +27,8 @@ const { values: options } = parseArgs({
 });
 const chosenShapes = options.shape.split(',').map(name => shapeNamed('--shape', name));
 const chosenThreads = options.threads.split(',').map(Number);
+const wrong = chosenThreads.find(threads => !contenders.some(contender => contender.threads.includes(threads)));
+if (wrong !== undefined) throw new RangeError(`"--threads" expected 1, 2 or both, got ${options.threads}`);
 
 const rows: Row[] = [];
 for (const shape of chosenShapes) {

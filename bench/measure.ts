@@ -63,10 +63,10 @@ export function compare(
   threads = 1,
   timing = SHORT,
 ): Promise<Row[]> {
-  const entries = [...contenders].map(([contender, run]) => ({
-    ...{ shape, contender, threads, run, ours: contender === ours },
-  }));
-  return takeTurns(entries, timing);
+  const entryOf = ([contender, run]: [string, Entry['run']]): Entry => {
+    return { shape, contender, threads, ours: contender === ours, run };
+  };
+  return takeTurns([...contenders].map(entryOf), timing);
 }
 
 /**

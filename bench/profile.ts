@@ -39,8 +39,8 @@ function stagesOf({ kernels, start, end }: ReturnType<typeof record>): Map<strin
   const stages = new Map([['all', end - start]]);
   const add = (stage: string, ms: number) => stages.set(stage, (stages.get(stage) ?? 0) + ms);
   let [before, last] = [undefined as string | undefined, start];
-  for (const kernel of kernels) {
-    const stage = stageOf(kernel);
+  for (const [i, kernel] of kernels.entries()) {
+    const stage = stageOf(kernel, kernels, i);
     add(stageBetween(before, stage), kernel.start - last);
     add(stage, kernel.end - kernel.start);
     [before, last] = [stage, kernel.end];
@@ -49,15 +49,16 @@ function stagesOf({ kernels, start, end }: ReturnType<typeof record>): Map<strin
   return stages;
 }
 
-/** What a kernel is for. The second number that a product is given is the length of its sums. */
-function stageOf({ name, args }: KernelCall): string {
+/** What a kernel is for. Of the two products of an expert, the first is the one that an activation follows. */
+function stageOf({ name }: KernelCall, kernels: readonly KernelCall[], i: number): string {
   if (/^route/.test(name)) return 'routing';
   if (/^softmax/.test(name)) return 'softmax';
   if (/^combine/.test(name)) return 'combine';
   if (/^activate/.test(name)) return 'activation';
   if (/^quantize/.test(name)) return 'rows to integers';
-  if (/^product/.test(name)) return args[1] === shape.dModel ? 'up product' : 'down product';
-  return name;
+  if (!/^product/.test(name)) return name;
+  const next = kernels.slice(i).find(kernel => /^(activate|combine)/.test(kernel.name));
+  return next && /^activate/.test(next.name) ? 'up product' : 'down product';
 }
 
 function stageBetween(before: string | undefined, after: string): string {

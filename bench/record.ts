@@ -2,7 +2,6 @@
 
 export interface KernelCall {
   readonly name: string;
-  readonly args: readonly number[];
   readonly start: number;
   readonly end: number;
 }
@@ -31,7 +30,7 @@ export function recordKernelCalls(): (run: () => unknown) => Recording {
     return (...args: number[]) => {
       const start = performance.now();
       const result = kernel(...args);
-      calls.push({ name, args, start, end: performance.now() });
+      calls.push({ name, start, end: performance.now() });
       return result;
     };
   };

@@ -1,7 +1,7 @@
 /** `xmoe check` and `xmoe vectors` as a user types them: right and wrong backends in every form, and the line that replays. */
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -218,6 +218,11 @@ test('an implementation that takes no call conforms to nothing: status 2', () =>
   assert.match(stdout, /^nothing was judged$/m);
 });
 
+function watchFor(path: string, then: () => void): void {
+  if (existsSync(path)) then();
+  else setTimeout(watchFor, 50, path, then);
+}
+
 test('Ctrl-C gives the report so far, and ends what was asked', {
   skip: process.platform === 'win32' && 'no signals',
 }, async () => {
@@ -230,17 +235,23 @@ test('Ctrl-C gives the report so far, and ends what was asked', {
        return referenceF32.route(x, weights);
      } };`,
   );
+  const asked = join(folder, 'asked');
   const forms: [string[], RegExp][] = [
     [['--backend', tells, '--runs', '10000000'], /^interrupted; so far conforms on [\d,]+ calls$/m],
     [
-      ['--', 'node', '-e', 'process.stderr.write("."); setInterval(() => {}, 1000)'],
+      [
+        '--',
+        'node',
+        '-e',
+        `process.stdin.once('data', () => require('fs').writeFileSync('${asked}', '')); setInterval(() => {}, 1000)`,
+      ],
       /^interrupted; so far nothing was judged$/m,
     ],
   ];
   for (const [args, said] of forms) {
     const run = spawn(process.execPath, [MAIN, 'check', ...args], { cwd: root });
     const stdout = new Response(run.stdout as unknown as ReadableStream).text();
-    if (args[0] === '--') setTimeout(() => run.kill('SIGINT'), 2000);
+    if (args[0] === '--') watchFor(asked, () => run.kill('SIGINT'));
     else run.stderr.once('data', () => run.kill('SIGINT'));
     assert.equal(await new Promise(resolve => run.once('exit', resolve)), 130);
     assert.match(await stdout, said);

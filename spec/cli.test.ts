@@ -155,6 +155,22 @@ test('layer runs with vectors of 256 bits, or says why it cannot', () => {
   }
 });
 
+test('eval with stored experts is near float32, and another format is bad usage', () => {
+  const evaluate = (experts: string) =>
+    xmoe('eval', MODEL, TEXT, '--max-tokens', '128', '--json', '--backend', 'wasm', '--experts', experts);
+  const [exact, ...stored] = ['f32', 'f16', 'bf16', 'int8'].map(
+    experts => JSON.parse(evaluate(experts).stdout).bitsPerByte,
+  );
+  for (const bitsPerByte of stored) {
+    assert.ok(bitsPerByte !== exact && Math.abs(bitsPerByte - exact) < 0.05, `${bitsPerByte}, ${exact}`);
+  }
+  const refused = evaluate('int4');
+  assert.deepEqual(
+    [refused.status, refused.stderr],
+    [2, 'xmoe eval: "--experts" expected f32 | f16 | bf16 | int8, got "int4"\n'],
+  );
+});
+
 test('generate on WebAssembly writes what the reference writes, and ends', () => {
   const write = (...args: string[]) =>
     xmoe('generate', MODEL, '--prompt', 'And the ', '--max-tokens', '24', '--temperature', '0', ...args);

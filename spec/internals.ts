@@ -11,3 +11,4 @@ export const { packWeights } = await inside<typeof import('../src/wasm/packed-we
 export const { fused } = await inside<typeof import('../src/wasm/layer.js')>('layer');
 export const { runAlone } = await inside<typeof import('../src/wasm/pool.js')>('pool');
 export const { workspaceOver } = await inside<typeof import('../src/wasm/workspace.js')>('workspace');
+export const { runExperts } = await inside<typeof import('../src/wasm/traced.js')>('traced');

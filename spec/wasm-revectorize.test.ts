@@ -54,11 +54,13 @@ for (const target of targets) {
   test(`${target}: every set of kernels gives the same bits, which is what they are checked by`, async t => {
     if (target === 'relaxed' && !loadKernels(target, memoryOf(0))) return t.skip(NO_RELAXED);
     for (const experts of ['f32', 'f16', 'bf16', 'int8'] as const) {
-      const outputs = async (panelWidth: 8 | 16, tileRows: 4 | 6, isShared = false) =>
-        outputsOf(await compileKernels(target, isShared, { panelWidth, tileRows }), experts);
+      const outputs = async (panelWidth: 8 | 16, tileRows: 4 | 6, isShared = false, int8Dot = false) =>
+        outputsOf(await compileKernels(target, isShared, { panelWidth, tileRows, int8Dot }), experts);
       const expected = await outputs(8, 4);
       assert.ok(expected.reduce((sum, words) => sum + words.length, 0) > 10_000);
-      for (const other of [outputs(8, 6), outputs(16, 4), outputs(16, 6), outputs(16, 6, true)]) {
+      // The baseline compiler of V8 before Node 22 is wrong about that instruction, and it is not used there.
+      const dots = 'Float16Array' in globalThis ? [outputs(8, 6, false, true), outputs(16, 6, false, true)] : [];
+      for (const other of [outputs(8, 6), outputs(16, 4), outputs(16, 6), outputs(16, 6, true), ...dots]) {
         assert.deepEqual(await other, expected);
       }
     }
@@ -95,7 +97,7 @@ test('the flag is set once for each module, one after another, and taken back', 
 test('kernels that change a bit are not used', onWide, () => {
   const info = program(`
     const { Instance, Module } = WebAssembly;
-    const isMarked = module => Module.customSections(module, 'xmoe.revectorize').length > 0;
+    const isMarked = module => Module.customSections(module, 'xmoe.revectorize f32').length > 0;
     WebAssembly.Instance = class {
       constructor(module, imports) {
         const { exports } = new Instance(module, imports);

@@ -12,8 +12,16 @@ const SILENCE_MS = 180_000;
 const isolation = { 'cross-origin-opener-policy': 'same-origin', 'cross-origin-embedder-policy': 'require-corp' };
 
 const pages = [
-  { name: 'isolated', headers: isolation, files: ['wasm', 'wasm-bits', 'wasm-threads', 'browser/isolated'] },
-  { name: 'not isolated', headers: {}, files: ['wasm', 'wasm-bits', 'wasm-threads', 'browser/not-isolated'] },
+  {
+    name: 'isolated',
+    headers: isolation,
+    files: ['wasm', 'wasm-bits', 'wasm-formats', 'wasm-threads', 'browser/isolated'],
+  },
+  {
+    name: 'not isolated',
+    headers: {},
+    files: ['wasm', 'wasm-bits', 'wasm-formats', 'wasm-threads', 'browser/not-isolated'],
+  },
   {
     name: 'without workers',
     headers: { ...isolation, 'content-security-policy': "worker-src 'none'" },

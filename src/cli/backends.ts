@@ -2,7 +2,7 @@
 import { referenceF32 } from '../float32.js';
 import { reference } from '../moe.js';
 import type { Backend } from '../types.js';
-import { wasmBackend } from '../wasm/index.js';
+import { type ExpertFormat, expertFormats, wasmBackend } from '../wasm/index.js';
 import type { Arguments } from './arguments.js';
 
 const inJavaScript: Readonly<Record<string, Backend>> = { reference, 'reference-f32': referenceF32 };
@@ -15,6 +15,7 @@ export const backendOptions = {
   threads: { type: 'string' },
   'enable-relaxed-simd': { type: 'boolean' },
   revectorize: { type: 'boolean' },
+  experts: { type: 'string' },
 } as const;
 
 /** The options of the WebAssembly backends. */
@@ -22,7 +23,8 @@ export const wasmHelp = `\
   --threads N      with wasm and wasm-relaxed: compute on N threads (default 1), with the same bits
   --enable-relaxed-simd
                    with wasm-relaxed: set V8's flag for it where Node has it behind one (Node 20)
-  --revectorize    with wasm and wasm-relaxed: vectors of 256 bits, with the same bits (Node 24 and later, x64)`;
+  --revectorize    with wasm and wasm-relaxed: vectors of 256 bits, with the same bits (Node 24 and later, x64)
+  --experts FORMAT with wasm and wasm-relaxed: how experts' weights are stored, ${expertFormats.join(' | ')} (default f32)`;
 
 /** @param what the backend is for */
 export const backendHelp = (what: string) => `\
@@ -45,7 +47,7 @@ export async function openBackend(args: Arguments): Promise<OpenBackend> {
   const name = args.text('backend') ?? reference.name;
   if (wasmNames.includes(name)) return openWasm(name, args);
   if (!Object.hasOwn(inJavaScript, name)) throw new RangeError(`"--backend" expected ${names}, got "${name}"`);
-  for (const option of ['threads', 'enable-relaxed-simd', 'revectorize']) {
+  for (const option of ['threads', 'enable-relaxed-simd', 'revectorize', 'experts']) {
     if (args.isGiven(option)) throw withoutEffect(option, wasmNames.join(' | '), name);
   }
   return { backend: inJavaScript[name], close() {} };
@@ -70,7 +72,8 @@ async function openWasm(name: string, args: Arguments): Promise<OpenBackend> {
   const relaxedSimd = name === 'wasm-relaxed' && (enables ? 'enable' : true);
   const revectorize = args.flag('revectorize');
   const threads = args.number('threads', { min: 1, integer: true }) ?? 1;
-  const backend = await wasmBackend({ features: { relaxedSimd, revectorize }, threads });
+  const experts = formatOf(args.text('experts') ?? 'f32');
+  const backend = await wasmBackend({ features: { relaxedSimd, revectorize }, threads, experts });
   const { info } = backend;
   const missing =
     (info.threads !== threads && notHad('threads', info.notUsed.threads)) ||
@@ -78,6 +81,12 @@ async function openWasm(name: string, args: Arguments): Promise<OpenBackend> {
   if (!missing) return { backend, close: () => backend.dispose() };
   backend.dispose();
   throw missing;
+}
+
+function formatOf(given: string): ExpertFormat {
+  const format = expertFormats.find(name => name === given);
+  if (format) return format;
+  throw new RangeError(`"--experts" expected ${expertFormats.join(' | ')}, got "${given}"`);
 }
 
 /** On the command line what cannot be had is an error: nobody reads `info` there. */

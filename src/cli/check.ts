@@ -59,9 +59,9 @@ export const checkCommand: Command = {
             replay === undefined ? hunt(implementation, args, argv) : replayed(implementation, replay, args),
           )
         : await judgeFolder(files, arithmeticOf(args) ?? arithmeticNamed('f32'));
+    process.stdout.write(`${printed(report)}\n`);
     const json = args.text('json');
     if (json !== undefined) writeOutput('--json', json, new TextEncoder().encode(`${jsonOf(report)}\n`));
-    process.stdout.write(`${printed(report)}\n`);
     return statusOf(report);
   },
 };

@@ -1,6 +1,6 @@
 /** The search of `xmoe check`, with its progress, its way out, and what it leaves behind. */
 import { type Implementation, probe, search } from '../oracle/index.js';
-import type { Arguments } from './arguments.js';
+import { type Arguments, writableFolder } from './arguments.js';
 import type { CheckReport } from './check-report.js';
 import { replayLine, saveFailure } from './failure-file.js';
 import { searchProgress } from './search-progress.js';
@@ -16,6 +16,7 @@ export async function hunt(
   const runs = args.number('runs', { min: 0, integer: true }) ?? 2000;
   const shard = shardOf(args.text('shard'));
   const wanted = wantedOf(args);
+  const folder = writableFolder('--save', args.text('save') ?? '.');
   const gradients = args.flag('grad');
   const progress = searchProgress(implementation.name);
   const stop = new AbortController();
@@ -42,7 +43,7 @@ export async function hunt(
     const probes = mayProbe ? await probe(implementation) : undefined;
     const report = { name, arithmetic, what, seconds, tally, interrupted, ...(probes && { probes }) };
     if (!failure) return report;
-    const file = saveFailure(args.text('save') ?? '.', seed, failure);
+    const file = saveFailure(folder, seed, failure);
     const { smallest } = failure;
     return { ...report, shown: { name: file, ...smallest }, failure: { ...failure, replay: replayLine(argv, file) } };
   } finally {

@@ -1,8 +1,7 @@
 /** `xmoe vectors`: random layer calls as files, with what the reference computes. */
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { callOf } from '../oracle/index.js';
-import { parseArguments, writeOutput } from './arguments.js';
+import { parseArguments, writableFolder, writeOutput } from './arguments.js';
 import { caseFile } from './case-file.js';
 import type { Command } from './command.js';
 import { wantedHelp, wantedOf, wantedOptions } from './wanted.js';
@@ -34,8 +33,7 @@ export const vectorsCommand: Command = {
     const count = args.number('count', { min: 1, integer: true }) ?? 100;
     const seed = args.number('seed', { min: 0, max: 2 ** 32 - 1, integer: true }) ?? 0;
     const wanted = wantedOf(args);
-    const [folder] = args.positionals;
-    mkdirSync(folder, { recursive: true });
+    const folder = writableFolder('DIR', args.positionals[0]);
     const cases = Array.from({ length: count }, (_, index) => {
       const call = callOf(seed, index, wanted, args.flag('grad'));
       const name = `case-${String(index).padStart(String(count - 1).length, '0')}`;

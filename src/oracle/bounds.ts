@@ -4,18 +4,11 @@ import { zeros } from '../matrix.js';
 import { softmax } from '../router.js';
 import { routers } from '../selection/routers.js';
 import type { ActivationName, Floats, Matrix } from '../types.js';
-import {
-  type Approximate,
-  activationApprox,
-  exactly,
-  given,
-  linearApprox,
-  sigmoidApprox,
-  softmaxApprox,
-} from './approximate.js';
+import { type Approximate, exactly, given, linearApprox } from './approximate.js';
 import type { Arithmetic } from './arithmetic.js';
 import { combineApprox, expertsApprox, planOfKept, weightsApprox } from './forward-approx.js';
-import { gradientsApprox, slopeApprox } from './gradients-approx.js';
+import { activationApprox, sigmoidApprox, slopeApprox, softmaxApprox } from './functions.js';
+import { gradientsApprox } from './gradients-approx.js';
 import { judgeOf } from './judge.js';
 import { loadBalancingApprox, trainingApprox } from './judge-loss.js';
 import { type Certainty, expertRounding, routerRounding } from './rounding.js';

@@ -1,35 +1,11 @@
 /** Why y is wrong, when nobody saw what the experts said: which change of the layer would give this y. */
-import { sigmoid } from '../activations.js';
-import { planWithinCapacity } from '../dispatch.js';
-import { row } from '../matrix.js';
 import { numColumns } from '../selection/routers.js';
-import { selectExceed, type selectThreshold, selectWithin } from '../selection/threshold.js';
-import type { ActivationName, Matrix, Weights } from '../types.js';
+import type { Matrix } from '../types.js';
 import type { Approximate } from './approximate.js';
-import { type Compared, IN, OUT } from './choices.js';
-import { otherDrops } from './drops.js';
+import { IN } from './choices.js';
 import { fitWeights } from './fit.js';
-import { combineApprox, expertsApprox, type ForwardApprox, planOfKept, weightsApprox } from './forward-approx.js';
 import type { Judge } from './judge.js';
-import { keptFlags, rankedSelection } from './judge-dispatch.js';
-
-export interface Explanation {
-  readonly stage: 'selection' | 'dispatch' | 'experts' | 'combine';
-  readonly detail: string;
-}
-
-/** What y was judged by. */
-export interface Expected {
-  readonly y: Approximate;
-  readonly forward: ForwardApprox;
-  /** [T, E] */
-  readonly kept: Uint8Array;
-  /** Before capacity, OUT, IN or EITHER. [T, E] */
-  readonly chosen: Uint8Array;
-  /** The combine weights, [T, E]. */
-  readonly weights: Approximate;
-  readonly compared: Compared;
-}
+import { type Expected, type Explanation, suspicions } from './suspicions.js';
 
 /**
  * Try known faults one by one: the first that gives y within its bounds is named. Else see whether other weights of the
@@ -37,231 +13,73 @@ export interface Expected {
  */
 export function explainY(judge: Judge, y: Matrix, expected: Expected): Explanation {
   const wrong = wrongTokens(y, expected.y);
-  for (const { stage, name, give } of suspicions(judge, expected)) {
+  const seen = bySight(y, expected, wrong);
+  if (seen) return { stage: 'combine', detail: seen };
+  for (const { stage, name, give } of suspicions(judge, expected, y)) {
     if (isGivenBy(give(), y, wrong)) return { stage, detail: `as if: ${name}` };
   }
-  const fits = wrong
-    .map(t => fitWeights(t, y, expected.forward, expected.kept, judge))
-    .filter(fit => fit !== undefined);
-  if (fits.length === 0) return { stage: 'experts', detail: 'experts or combine: expert_out would tell' };
-  if (!fits.every(({ fits }) => fits))
+  return byFit(judge, y, expected, wrong);
+}
+
+/** What the numbers of y show by themselves. */
+function bySight(y: Matrix, expected: Expected, wrong: readonly number[]): string | undefined {
+  const { rows, cols } = y;
+  const numExperts = expected.kept.length / rows;
+  const hasExperts = (t: number) => expected.kept.subarray(t * numExperts, (t + 1) * numExperts).includes(IN);
+  const empty = wrong.find(t => !hasExperts(t));
+  if (empty !== undefined) return `token ${empty} keeps no expert, and must give 0`;
+
+  const others = wrong.map(t => Array.from({ length: rows }, (_, s) => s).find(s => s !== t && isRowOf(t, s)));
+  if (others.every(s => s !== undefined)) return `the sums of other tokens: token ${wrong[0]} has that of ${others[0]}`;
+
+  const unwritten = new Set<number>();
+  for (const t of wrong) for (let c = 0; c < cols; c++) if (!isRight(t, c)) unwritten.add(c);
+  const areZero = wrong.every(t => [...unwritten].every(c => y.data[t * cols + c] === 0));
+  const hasOthers = (t: number) => Array.from({ length: cols }, (_, c) => c).some(c => y.data[t * cols + c] !== 0);
+  if (areZero && wrong.every(hasOthers))
+    return `columns ${[...unwritten].slice(0, 8).join(', ')} of y are 0: not written`;
+  return undefined;
+
+  function isRight(t: number, c: number, row = t): boolean {
+    const at = row * cols + c;
+    return Math.abs(y.data[t * cols + c] - expected.y.value.data[at]) <= expected.y.error[at];
+  }
+
+  function isRowOf(t: number, s: number): boolean {
+    for (let c = 0; c < cols; c++) if (!isRight(t, c, s)) return false;
+    return hasExperts(s);
+  }
+}
+
+/** So many equations more than unknowns must agree before other weights are believed. */
+const ENOUGH_EQUATIONS = 4;
+
+function byFit(judge: Judge, y: Matrix, { forward, kept, weights }: Expected, wrong: readonly number[]): Explanation {
+  const fits = wrong.map(t => fitWeights(t, y, forward, kept, judge)).filter(fit => fit !== undefined);
+  const untold: Explanation = { stage: 'experts', detail: 'experts or combine: expert_out would tell' };
+  const allFinite = y.data.every((v: number) => Number.isFinite(v));
+  if (!allFinite) return { ...untold, stage: 'combine' };
+  const numSpare = fits.reduce((sum, { experts }) => sum + y.cols - experts.length, 0);
+  if (fits.some(({ fits }) => !fits))
     return { stage: 'experts', detail: 'no weights of the right experts give this y' };
-  const [{ experts, weights }] = fits;
-  const [token] = wrong;
-  const shown = experts.slice(0, 4).map((e, k) => {
-    const wanted = expected.weights.value.data[token * numColumns(judge.call.config) + e];
-    return `${weights[k].toPrecision(4)} for ${wanted.toPrecision(4)}`;
-  });
-  const detail =
-    experts.length === 0
-      ? 'a token without experts must give 0'
-      : `the right experts with other weights: ${shown.join(', ')}`;
-  return { stage: 'combine', detail: `${detail} (token ${token})` };
-}
+  if (fits.length === 0 || numSpare < ENOUGH_EQUATIONS) return untold;
 
-interface Suspicion extends Pick<Explanation, 'stage'> {
-  readonly name: string;
-  readonly give: () => Approximate;
-}
-
-function suspicions(judge: Judge, expected: Expected): Suspicion[] {
-  const { call, experts: rounding } = judge;
-  const { forward, kept, weights } = expected;
-  const combined = (w: Approximate, out = forward.out) => combineApprox(out, w, forward.plan, kept, rounding);
-  const ofWeights = weightSuspicions(judge, expected).map(
-    ([name, other]): Suspicion => ({ stage: 'combine', name, give: () => combined(other()) }),
+  const numExperts = numColumns(judge.call.config);
+  const wanted = (token: number, e: number) => weights.value.data[token * numExperts + e];
+  const near = (v: number, to: number, size: number) => Math.abs(v - to) <= 1e-3 * Math.abs(size);
+  const lost = fits.every(({ token, experts, weights: own }) =>
+    experts.every((e, k) => near(own[k], wanted(token, e), wanted(token, e)) || near(own[k], 0, wanted(token, e))),
   );
-  const ofPairs = pairSuspicions(judge, expected).map(
-    ([stage, name, pairs]): Suspicion => ({ stage, name, give: () => withPairs(judge, expected, pairs()) }),
-  );
-  const ofExperts = expertSuspicions(call.weights, call.config.activation).map(
-    ([name, other, activation]): Suspicion => ({
+  const [{ token, experts, weights: own }] = fits;
+  if (lost) {
+    const missing = experts.filter((e, k) => near(own[k], 0, wanted(token, e)));
+    return {
       stage: 'experts',
-      name,
-      give: () => {
-        const config = { ...call.config, activation };
-        return combined(weights, expertsApprox(call.x, forward.plan, other, config, rounding).out);
-      },
-    }),
-  );
-  const bias = call.weights.downBias;
-  const outside = 'the output bias outside the weighting';
-  const ofBias: Suspicion[] = bias
-    ? [{ stage: 'combine', name: outside, give: () => combined(weights, biasOutside(forward, weights, bias)) }]
-    : [];
-  return [...ofWeights, ...ofBias, ...ofPairs, ...ofExperts];
-}
-
-type OfToken = (weights: number[], token: number, experts: number[]) => number[];
-
-/** Other weights of the kept experts, token by token. */
-function weightSuspicions(
-  { call, router, experts }: Judge,
-  { kept, weights, compared }: Expected,
-): [string, () => Approximate][] {
-  const { config } = call;
-  const numExperts = numColumns(config);
-  const total = (values: readonly number[]) => values.reduce((sum, v) => sum + v, 0);
-  const logit = (t: number, e: number) => compared.logits.value.data[t * numExperts + e];
-  const changed = (change: OfToken) => () => changedWeights(weights, kept, change, router.u);
-  const hasRouter = config.router !== 'hash';
-  return [
-    ['the kept weights renormalised to a sum of 1', changed(w => w.map(v => v / total(w)))],
-    ['the weights squared', changed(w => w.map(v => v * v))],
-    ['no weights', changed(w => w.map(() => 1))],
-    ['the mean of the experts', changed(w => w.map(() => 1 / w.length))],
-    ['the weighted mean of the experts', changed(w => w.map(v => v / w.length))],
-    ...(hasRouter
-      ? ([
-          ['logits for weights', changed((_, t, experts) => experts.map(e => logit(t, e)))],
-          ['sigmoids for weights', changed((_, t, experts) => experts.map(e => sigmoid(logit(t, e))))],
-          [
-            'probabilities for weights',
-            () => weightsApprox(kept, compared, { ...config, router: 'dense' }, router, experts),
-          ],
-        ] as [string, () => Approximate][])
-      : []),
-    ['weights in the opposite order', changed(w => w.reverse())],
-  ];
-}
-
-function changedWeights(weights: Approximate, kept: Uint8Array, change: OfToken, u: number): Approximate {
-  const { rows, cols } = weights.value;
-  const value = { rows, cols, data: new Float64Array(rows * cols) };
-  const error = new Float64Array(rows * cols);
-  for (let t = 0; t < rows; t++) {
-    const experts = Array.from({ length: cols }, (_, e) => e).filter(e => kept[t * cols + e] === IN);
-    const own = experts.map(e => weights.value.data[t * cols + e]);
-    const relative = Math.max(
-      0,
-      ...experts.map((e, k) => (own[k] === 0 ? 0 : weights.error[t * cols + e] / Math.abs(own[k]))),
-    );
-    change(own, t, experts).forEach((w, k) => {
-      value.data[t * cols + experts[k]] = w;
-      error[t * cols + experts[k]] = Math.abs(w) * (3 * relative + (experts.length + 8) * u);
-    });
-  }
-  return { value, error };
-}
-
-/** Σ w (o − b) + Σ b = Σ w (o + (1/w − 1) b). */
-function biasOutside({ out, plan }: ForwardApprox, weights: Approximate, bias: Matrix): Approximate {
-  const { numExperts } = plan.selection;
-  const numSkip = numExperts - bias.rows;
-  const value = { ...out.value, data: out.value.data.slice() };
-  const error = out.error.slice();
-  for (let e = numSkip; e < numExperts; e++) {
-    const b = row(bias, e - numSkip);
-    for (let i = plan.expertOffsets[e]; i < plan.expertOffsets[e + 1]; i++) {
-      const w = weights.value.data[plan.tokenIndex[i] * numExperts + e];
-      if (w === 0) continue;
-      for (let c = 0; c < b.length; c++) {
-        value.data[i * b.length + c] += (1 / w - 1) * b[c];
-        error[i * b.length + c] +=
-          (weights.error[plan.tokenIndex[i] * numExperts + e] / w + 2 ** -22) * Math.abs(b[c] / w);
-      }
-    }
-  }
-  return { value, error };
-}
-
-/** Other pairs than the kept ones, [T, E]: by decisions, where they were not told, or by a combine that minds none. */
-function pairSuspicions(
-  { call, observation }: Judge,
-  { kept, chosen, weights, compared }: Expected,
-): [Explanation['stage'], string, () => Uint8Array][] {
-  const { config, inputs, x } = call;
-  const numExperts = numColumns(config);
-  const routing = { logits: compared.logits.value, probs: compared.probs.value };
-  const isTold = (name: string) => observation.tensors.has(name);
-  const onSelection = isTold('selected') || isTold('kept') ? 'combine' : 'selection';
-  const onDispatch = isTold('kept') ? 'combine' : 'dispatch';
-  const all = chosen.map(status => (status === OUT ? 0 : 1));
-  const suspicions: ReturnType<typeof pairSuspicions> = [
-    [onDispatch, 'nothing is dropped', () => all],
-    [onSelection, 'only the first expert of each token counts', () => firstOnly(kept, weights.value)],
-    [onSelection, 'every expert counts', () => new Uint8Array(kept.length).fill(1)],
-  ];
-  if (!isTold('kept')) {
-    const selection = rankedSelection(all, x.rows, numExperts, routing, call);
-    for (const [name, flags] of otherDrops(call, selection, routing)) suspicions.push(['dispatch', name, flags]);
-  }
-  if (config.router === 'threshold' && onSelection === 'selection') {
-    const keptOf = (select: typeof selectThreshold) => () => {
-      const selection = select(routing.probs, config.threshold!, inputs.tokenMask);
-      return keptFlags(planWithinCapacity(selection, routing, inputs, config));
+      detail: `as if some experts gave 0: of token ${token} ${missing.slice(0, 8).join(', ')}`,
     };
-    suspicions.push(['selection', 'selected as the "exceed" relative (Dynamic MoE) does', keptOf(selectExceed)]);
-    suspicions.push(['selection', 'selected as the "within" relative (top-p) does', keptOf(selectWithin)]);
   }
-  return suspicions;
-}
-
-/** Each token's kept expert of largest weight. */
-function firstOnly(kept: Uint8Array, { cols, data }: Matrix): Uint8Array {
-  const only = new Uint8Array(kept.length);
-  for (let t = 0; t * cols < kept.length; t++) {
-    let best = -1;
-    for (let at = t * cols; at < (t + 1) * cols; at++) {
-      if (kept[at] === IN && (best < 0 || data[at] > data[best])) best = at;
-    }
-    if (best >= 0) only[best] = 1;
-  }
-  return only;
-}
-
-function withPairs({ call, router, experts }: Judge, { compared }: Expected, pairs: Uint8Array): Approximate {
-  const { x, weights, config } = call;
-  const plan = planOfKept(pairs, x.rows, { logits: compared.logits.value, probs: compared.probs.value }, config);
-  const { out } = expertsApprox(x, plan, weights, config, experts);
-  return combineApprox(out, weightsApprox(pairs, compared, config, router, experts), plan, pairs, experts);
-}
-
-function expertSuspicions(weights: Weights, activation: ActivationName): [string, Weights, ActivationName][] {
-  const { up, upBias, gate, gateBias, down, downBias, router } = weights;
-  const activations: ActivationName[] = gate ? ['swiglu', 'geglu'] : ['relu', 'gelu', 'gelu_tanh', 'silu'];
-  const without = (...names: (keyof Weights)[]): Weights =>
-    Object.fromEntries(
-      Object.entries(weights).filter(([name]) => !names.includes(name as keyof Weights)),
-    ) as unknown as Weights;
-  const twice = (a: Matrix): Matrix => ({ ...a, data: a.data.map((v: number) => 2 * v) as Matrix['data'] });
-  const turn = <T>(list: readonly T[], by: number) => list.map((_, e) => list[(e + by + list.length) % list.length]);
-  const turnRows = (a: Matrix, by: number): Matrix => {
-    const data = a.data.slice();
-    for (let e = 0; e < a.rows; e++) data.set(row(a, (e + by + a.rows) % a.rows), e * a.cols);
-    return { ...a, data };
-  };
-  const turned = (by: number): Weights => ({
-    router,
-    up: turn(up, by),
-    ...(upBias && { upBias: turnRows(upBias, by) }),
-    ...(gate && { gate: turn(gate, by) }),
-    ...(gateBias && { gateBias: turnRows(gateBias, by) }),
-    down: turn(down, by),
-    ...(downBias && { downBias: turnRows(downBias, by) }),
-  });
-  const swapped = (): Weights => ({
-    ...without('upBias', 'gateBias'),
-    up: gate!,
-    gate: up,
-    ...(gateBias && { upBias: gateBias }),
-    ...(upBias && { gateBias: upBias }),
-  });
-  const cases: [string, Weights, ActivationName][] = activations
-    .filter(other => other !== activation)
-    .map(other => [`${other} for ${activation}`, weights, other]);
-  if (gate) cases.push(['gate and up swapped', swapped(), activation]);
-  if (downBias) {
-    cases.push(['no output bias', without('downBias'), activation]);
-    cases.push(['the output bias twice', { ...weights, downBias: twice(downBias) }, activation]);
-  }
-  if (upBias) cases.push(['no bias of the up projection', without('upBias'), activation]);
-  if (gateBias) cases.push(['no bias of the gate', without('gateBias'), activation]);
-  if (up.length > 1) {
-    cases.push(['the next expert’s weights for each expert', turned(1), activation]);
-    cases.push(['the previous expert’s weights for each expert', turned(-1), activation]);
-  }
-  return cases;
+  const shown = experts.slice(0, 4).map((e, k) => `${own[k].toPrecision(4)} for ${wanted(token, e).toPrecision(4)}`);
+  return { stage: 'combine', detail: `the right experts with other weights: ${shown.join(', ')} (token ${token})` };
 }
 
 function isGivenBy({ value, error }: Approximate, y: Matrix, tokens: readonly number[]): boolean {

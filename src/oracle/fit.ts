@@ -17,7 +17,7 @@ export function fitWeights(
   forward: ForwardApprox,
   kept: Uint8Array,
   { experts: rounding }: Judge,
-): { fits: boolean; experts: number[]; weights: number[] } | undefined {
+): { token: number; fits: boolean; experts: number[]; weights: number[] } | undefined {
   const { plan, out } = forward;
   const { numExperts } = plan.selection;
   const cols = y.cols;
@@ -42,7 +42,7 @@ export function fitWeights(
     distance += (y.data[at] - value.data[at]) ** 2;
     allowed += error[at] ** 2;
   }
-  return { fits: distance <= allowed, experts, weights };
+  return { token, fits: distance <= allowed, experts, weights };
 }
 
 /** The w that makes |Σ w_k a_k − b| least: Gram–Schmidt, twice, so that near-equal columns do no harm. */

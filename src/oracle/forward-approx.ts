@@ -4,18 +4,9 @@ import { gatherRows, row, zeros } from '../matrix.js';
 import { numColumns, routers } from '../selection/routers.js';
 import { selectionOf } from '../selection/selection.js';
 import type { Config, DispatchPlan, Matrix, Routing, Weights } from '../types.js';
-import {
-  type Approximate,
-  activationApprox,
-  exactly,
-  factorOf,
-  given,
-  linearApprox,
-  productApprox,
-  sigmoidApprox,
-  stored,
-} from './approximate.js';
+import { type Approximate, exactly, factorOf, given, linearApprox, productApprox, stored } from './approximate.js';
 import { type Compared, IN } from './choices.js';
+import { activationApprox, sigmoidApprox } from './functions.js';
 import { floorOf, flushed, type Rounding, storing } from './rounding.js';
 
 /** What the experts are given, and what they make of it. */

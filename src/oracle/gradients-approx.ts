@@ -1,17 +1,31 @@
 /** The backward of the layer with running error bounds: each step of `backward` once more, on approximate matrices. */
-import { activations } from '../activations.js';
-import { linear } from '../linear.js';
-import { gatherRows, row, zeros } from '../matrix.js';
+import { row, zeros } from '../matrix.js';
 import { routers } from '../selection/routers.js';
 import { isReal, numRealTokens } from '../selection/selection.js';
-import type { ActivationName, DispatchPlan, Matrix } from '../types.js';
-import { type Approximate, factorOf, given, linearApprox, productApprox, stored } from './approximate.js';
+import type { ActivationName, DispatchPlan } from '../types.js';
+import { type Approximate, factorOf, given, productApprox, stored } from './approximate.js';
 import type { Compared } from './choices.js';
 import { withoutErrorWhereExact } from './exactness.js';
 import type { BusyExpert, ForwardApprox } from './forward-approx.js';
+import { slopeApprox } from './functions.js';
 import type { Judge } from './judge.js';
 import { firstsOf } from './judge-loss.js';
-import { floorOf, REFERENCE_U, type Rounding } from './rounding.js';
+import {
+  add,
+  columnSums,
+  dots,
+  finished,
+  gather,
+  product,
+  put,
+  type Sums,
+  slice,
+  stack,
+  sumsOf,
+  throughWeights,
+  transposed,
+} from './products.js';
+import { floorOf, type Rounding } from './rounding.js';
 
 export type GradientsApprox = ReadonlyMap<string, Approximate>;
 
@@ -114,46 +128,6 @@ function preActivationGradients(
     up: stored(productApprox(ofHidden, activated, rounding), rounding),
     gate: stored(productApprox(ofActivated, slope, rounding), rounding),
   };
-}
-
-/** max |σ″|, by which an error of h moves σ′: silu ½, gelu and gelu_tanh 2φ(0) = 0.798, all at 0. Relu jumps. */
-const CURVATURE: Readonly<Record<ActivationName, number>> = {
-  relu: 0,
-  gelu: 0.8,
-  gelu_tanh: 0.81,
-  silu: 0.51,
-  swiglu: 0.51,
-  geglu: 0.8,
-};
-
-/**
- * σ′(h). Of relu it is 0 or 1, and may be either where h is within its error of 0.
- *
- * Loss    1 − s and 1 − t² cancel, and are multiplied by h, gelu_tanh's by h (1 + 0.134 h²) too
- */
-export function slopeApprox(
-  h: Approximate,
-  activation: ActivationName,
-  { elementary, compute }: Rounding,
-): Approximate {
-  const { derivative } = activations[activation];
-  const { exp, tanh, erf, division } = elementary;
-  const u = compute.unitRoundoff + REFERENCE_U;
-  const ulps =
-    2 * Math.max(exp.ulps + exp.slope, tanh.ulps + tanh.absolute, erf.ulps + erf.absolute) + 2 * division.ulps + 6;
-  const value = zeros(h.value.rows, h.value.cols);
-  const error = new Float64Array(value.data.length);
-  for (let i = 0; i < error.length; i++) {
-    const [v, e] = [h.value.data[i], h.error[i]];
-    value.data[i] = derivative(v);
-    if (activation === 'relu') error[i] = Math.abs(v) <= e && e > 0 ? 1 : 0;
-    else {
-      const size = Math.abs(v) + e;
-      const cubic = activation === 'gelu_tanh' ? 1 + 0.134 * size * size : 1;
-      error[i] = Math.min(2.3, CURVATURE[activation] * e + ulps * u * (1 + size * cubic));
-    }
-  }
-  return { value, error };
 }
 
 /** The gradients for the logits: through the combine weights, and through the loss. [T, E] */
@@ -275,117 +249,4 @@ function weightRows(
     }
   }
   return { value, error };
-}
-
-/** ⟨a_i, b_i⟩ for each row. */
-function dots(a: Approximate, b: Approximate, rounding: Rounding): { value: Float64Array; error: Float64Array } {
-  const { rows, cols } = a.value;
-  const [value, error] = [new Float64Array(rows), new Float64Array(rows)];
-  for (let i = 0; i < rows; i++) {
-    let size = 0;
-    for (let k = i * cols; k < (i + 1) * cols; k++) {
-      const [p, dp, q, dq] = [a.value.data[k], a.error[k], b.value.data[k], b.error[k]];
-      value[i] += p * q;
-      error[i] += Math.abs(p) * dq + dp * (Math.abs(q) + dq);
-      size += (Math.abs(p) + dp) * (Math.abs(q) + dq);
-    }
-    error[i] += rounding.sum(cols) * size + floorOf(rounding.compute);
-  }
-  return { value, error };
-}
-
-/** grad W, for weights [out, in]: [n, out] -> [n, in]. */
-function throughWeights(grad: Approximate, w: Matrix, rounding: Rounding): Approximate {
-  return linearApprox(grad, transpose(w), undefined, rounding);
-}
-
-/** a bᵀ, both approximate: |δ| ≤ Σ (δa + s (|a| + δa)) (|b| + δb) + |a| δb. */
-function product(a: Approximate, b: Approximate, rounding: Rounding): Approximate {
-  const relative = rounding.sum(a.value.cols);
-  const sizes = { ...b.value, data: b.error.map((e, i) => Math.abs(b.value.data[i]) + e) };
-  const wide = { ...a.value, data: a.error.map((e, i) => e + relative * (Math.abs(a.value.data[i]) + e)) };
-  const error = linear(wide, sizes).data as Float64Array;
-  if (b.error.some(e => e > 0)) {
-    const carried = linear(
-      { ...a.value, data: a.value.data.map(Math.abs) as Float64Array },
-      { ...b.value, data: b.error },
-    );
-    for (let i = 0; i < error.length; i++) error[i] += carried.data[i];
-  }
-  const floor = a.value.cols * floorOf(rounding.compute);
-  return { value: linear(a.value, b.value), error: error.map(e => e + floor) };
-}
-
-function columnSums({ value, error }: Approximate, rounding: Rounding): Approximate {
-  const { rows, cols } = value;
-  const sums = zeros(1, cols);
-  const errors = new Float64Array(cols);
-  for (let i = 0; i < rows; i++) {
-    for (let j = 0; j < cols; j++) {
-      const [v, e] = [value.data[i * cols + j], error[i * cols + j]];
-      sums.data[j] += v;
-      errors[j] += e + rounding.sum(rows) * (Math.abs(v) + e);
-    }
-  }
-  return { value: sums, error: errors };
-}
-
-function transpose({ rows, cols, data }: Matrix): Matrix {
-  const turned = zeros(cols, rows);
-  for (let i = 0; i < rows; i++) for (let j = 0; j < cols; j++) turned.data[j * rows + i] = data[i * cols + j];
-  return turned;
-}
-
-function transposed({ value, error }: Approximate): Approximate {
-  const errors = transpose({ ...value, data: error });
-  return { value: transpose(value), error: errors.data as Float64Array };
-}
-
-function gather({ value, error }: Approximate, rowIndex: Int32Array): Approximate {
-  const errors = gatherRows({ ...value, data: error }, rowIndex);
-  return { value: gatherRows(value, rowIndex), error: errors.data as Float64Array };
-}
-
-function slice({ value, error }: Approximate, first: number, last: number): Approximate {
-  const [start, end] = [first * value.cols, last * value.cols];
-  return {
-    value: { rows: last - first, cols: value.cols, data: value.data.subarray(start, end) },
-    error: error.subarray(start, end),
-  };
-}
-
-function stack(rows: number, cols: number): Approximate {
-  return { value: zeros(rows, cols), error: new Float64Array(rows * cols) };
-}
-
-function put(into: Approximate, index: number, { value, error }: Approximate): void {
-  into.value.data.set(value.data, index * into.value.cols);
-  into.error.set(error, index * into.value.cols);
-}
-
-/** Rows that are being summed, their errors and their magnitudes. */
-interface Sums extends Approximate {
-  readonly size: Float64Array;
-}
-
-function sumsOf(rows: number, cols: number): Sums {
-  return { ...stack(rows, cols), size: new Float64Array(rows * cols) };
-}
-
-function add(into: Sums, rowIndex: Int32Array, { value, error }: Approximate): void {
-  const cols = value.cols;
-  rowIndex.forEach((target, i) => {
-    for (let j = 0; j < cols; j++) {
-      const [to, from] = [target * cols + j, i * cols + j];
-      into.value.data[to] += value.data[from];
-      into.error[to] += error[from];
-      into.size[to] += Math.abs(value.data[from]) + error[from];
-    }
-  });
-}
-
-/** A sum of at most `numTerms` rows, in any order, taken in the format of the experts. */
-function finished({ value, error, size }: Sums, numTerms: number, rounding: Rounding): Approximate {
-  const coarser = Math.max(1, rounding.store.unitRoundoff / rounding.u);
-  return { value, error: error.map((e, i) => e + rounding.sum(numTerms) * coarser * size[i]) };
 }

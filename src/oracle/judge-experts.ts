@@ -99,13 +99,20 @@ export function judgeExperts(
       ? notJudged('combine', 'no combine, no y')
       : worseOf(onWeights, onY);
   const own = open.size === 0 ? { plan, experts: forward, weights: expectedWeights } : undefined;
-  if (observation.tensors.has('expert_out') || misplaced || onY.verdict === 'not judged') {
+  const y = observation.tensors.get('y');
+  if (observation.tensors.has('expert_out') || misplaced || !y) {
     return { verdicts: [onOut, onCombine], forward: own };
   }
   const isRight = onY.verdict === 'agree';
   if (isRight) return { verdicts: [verdict('experts', 'agree', 'judged by y'), onCombine], forward: own };
-  const y = asMatrix(observation.tensors.get('y')!);
-  const why = explainY(judge, y, { y: expectedY, forward, kept, chosen: selection.chosen, weights: used, compared });
+  const why = explainY(judge, asMatrix(y), {
+    y: expectedY,
+    forward,
+    kept,
+    chosen: selection.chosen,
+    weights: used,
+    compared,
+  });
   judge.findings.forEach((finding, i) => {
     if (finding.stage === 'combine' && onWeights.verdict !== 'disagree')
       judge.findings[i] = { ...finding, stage: why.stage };

@@ -2,10 +2,11 @@
 import { zeros } from '../matrix.js';
 import { softmax } from '../router.js';
 import { numColumns } from '../selection/routers.js';
-import { type Approximate, exactly, given, linearApprox, softmaxApprox } from './approximate.js';
+import { type Approximate, exactly, given, linearApprox } from './approximate.js';
 import type { Compared } from './choices.js';
 import { byToken } from './difference.js';
 import { withoutErrorWhereExact, withoutErrorWhereLevel } from './exactness.js';
+import { softmaxApprox } from './functions.js';
 import { type Judge, judgeFloats, usable } from './judge.js';
 import { asMatrix } from './observe.js';
 import type { StageVerdicts } from './types.js';

@@ -36,9 +36,9 @@ export function judgeSelection(judge: Judge, compared: Compared): JudgedSelectio
 
   const mayChoose = (t: number, experts: readonly number[]) =>
     config.router === 'base_train' ? experts.length === 1 : choices[t].fault(experts) === undefined;
-  const own = ownFlags(judge, 'selected') ?? keptInstead(judge);
+  const misshapen = judge.observation.misshapen.get('selected');
+  const own = misshapen ? undefined : (ownFlags(judge, 'selected') ?? keptInstead(judge));
   if (!own) {
-    const misshapen = judge.observation.misshapen.get('selected');
     const judged = misshapen
       ? verdict('selection', 'disagree', `selected: ${misshapen}`, numAmbiguous)
       : { ...notJudged('selection', 'no selected'), numAmbiguous };
@@ -118,8 +118,8 @@ function judgeChoices(
     if (ours.every((flag, e) => flag === theirs[e])) return;
     numOther++;
     const impossible = ours.findIndex((flag, e) => status[e] !== EITHER && flag !== (status[e] === IN ? 1 : 0));
-    const why = impossible >= 0 ? '' : isReal(judge.call.inputs.tokenMask, t) ? fault(expertsIn(ours)) : '';
-    if (impossible >= 0 || why) wrong.push({ token: t, why: why ?? '' });
+    const why = isReal(judge.call.inputs.tokenMask, t) ? fault(expertsIn(ours)) : undefined;
+    if (impossible >= 0 || why !== undefined) wrong.push({ token: t, why: why ?? '' });
   });
   if (numOther === 0) return verdict('selection', 'agree', '', numAmbiguous);
   if (wrong.length === 0) {

@@ -87,7 +87,8 @@ function fromDifference(judge: Judge, stage: StageName, name: string, difference
   }
   const unbounded =
     numUnbounded > 0 ? `${numUnbounded} of ${numValues} values may overflow the format, and are not judged` : '';
-  const wrong = `${numWrong} of ${numValues} values of ${name} are off by more than their bounds`;
+  const notFinite = numNonFinite > 0 ? `, ${numNonFinite} of them not finite` : '';
+  const wrong = `${numWrong} of ${numValues} values of ${name} are off by more than their bounds${notFinite}`;
   const detail = [numWrong > 0 ? wrong : '', unbounded].filter(Boolean).join('; ');
   return { stage, verdict: numWrong > 0 ? 'disagree' : 'agree', ...(worst && { worst }), numAmbiguous: 0, detail };
 }

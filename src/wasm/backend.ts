@@ -3,7 +3,7 @@ import type { Backend, Config, Weights } from '../types.js';
 import { checkLayer } from '../validate.js';
 import type { ExpertFormat } from './formats.js';
 import { HeldLayer, type Threads } from './held-layer.js';
-import { narrowSet } from './kernel-set.js';
+import { narrowSet, withInt8Dot } from './kernel-set.js';
 import { compileKernels, type KernelModule, type Target } from './kernels.js';
 import { fused, WasmLayer } from './layer.js';
 import { Memory } from './memory.js';
@@ -77,7 +77,8 @@ async function chooseKernels(
     ? await revectorizedKernels(target, isShared, experts)
     : 'options.features.revectorize is not asked for';
   if (typeof wide !== 'string') return { module: wide, notRevectorized: undefined };
-  return { module: await compileKernels(target, isShared, narrowSet()), notRevectorized: wide };
+  const module = await compileKernels(target, isShared, narrowSet());
+  return { module: experts === 'int8' ? await withInt8Dot(module) : module, notRevectorized: wide };
 }
 
 /** Threads as many as wanted, or one and the reason why there are no more. */

@@ -45,6 +45,11 @@ export function outputsOf(module: KernelModule, experts: ExpertFormat): Uint32Ar
   return outputs.map(data => new Uint32Array(Float32Array.from(data).buffer));
 }
 
+/** Words of one that differ from those of the other. */
+export function numDifferences(actual: readonly Uint32Array[], expected: readonly Uint32Array[]): number {
+  return expected.reduce((sum, words, i) => sum + words.filter((word, j) => word !== actual[i][j]).length, 0);
+}
+
 /** Runs a module's kernels on layers that are large enough to be timed and to make them hot. Each call is one round. */
 export function workload(module: KernelModule, experts: ExpertFormat): () => void {
   const layers = ACTIVATIONS.map(activation => {

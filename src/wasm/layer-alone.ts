@@ -2,11 +2,11 @@
 import { largestMagnitude } from '../matrix.js';
 import type { Config, DispatchPlan, Matrix, RoutingInputs } from '../types.js';
 import { checkRouting } from '../validate.js';
-import { routeLoop } from './layer-loops.js';
+import { beginWith, routeLoop } from './layer-loops.js';
 import { busyExperts, dispatch, type OpenLayer } from './open-layer.js';
 import { encode, encodedRows, expertMemory, hiddenRows, product, reserve, scratchBytes } from './products.js';
 import { type Call, type Loop, perform } from './tasks.js';
-import { begin, put, putAddresses, type Rows, take } from './workspace.js';
+import { put, putAddresses, type Rows, take } from './workspace.js';
 
 /** What a fused call hands over. */
 export interface LayerResult {
@@ -21,10 +21,9 @@ export function* layerAlone(
   inputs: RoutingInputs,
   config: Config,
 ): Generator<Loop, LayerResult, void> {
-  begin(layer);
   const { memory, kernels, packed } = layer;
   const [numTokens, dModel] = [x.rows, x.cols];
-  const given: Rows = { ptr: put(layer, x), stride: dModel };
+  const given = beginWith(layer, x);
   const routing = yield* routeLoop(layer, given, numTokens);
   checkRouting(routing);
   const plan = dispatch(layer, routing, inputs, config);

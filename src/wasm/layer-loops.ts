@@ -39,14 +39,22 @@ export function* layerLoops(
   inputs: RoutingInputs,
   config: Config,
 ): Generator<Loop, LayerResult, void> {
-  begin(layer);
-  const given: Rows = { ptr: put(layer, x), stride: x.cols };
+  const given = beginWith(layer, x);
   const routing = yield* routeLoop(layer, given, x.rows);
   checkRouting(routing);
   const plan = dispatch(layer, routing, inputs, config);
   const { out } = yield* expertLoops(layer, given, plan, config);
   const y = yield* combineLoop(layer, out.list, x.cols, plan);
   return { y: take(layer, y.ptr, x.rows, x.cols, y.stride), plan };
+}
+
+/** Begins a call: x in memory, and room for its routing. */
+export function beginWith(layer: OpenLayer, x: Matrix): Rows {
+  begin(layer);
+  const { memory, packed } = layer;
+  const scratch = Math.ceil(x.rows / ROUTER_ROWS) * routeScratch(packed);
+  memory.reserve(4 * x.rows * (x.cols + 2 * packed.numLogits) + scratch);
+  return { ptr: put(layer, x), stride: x.cols };
 }
 
 /** Logits and probabilities, by tokens: views of memory, good until something is allocated. */

@@ -40,7 +40,7 @@ export class Memory {
   /** Makes it as a new one would be, of at least so many bytes. @throws as the constructor does */
   reset(numBytes: number): void {
     this.#reach('layer', ALIGNMENT + numBytes);
-    new Uint8Array(this.wasmMemory.buffer).fill(0);
+    this.doubles(0, this.numBytes / 8).fill(0);
     this.#end = ALIGNMENT;
   }
 
@@ -69,7 +69,7 @@ export class Memory {
   /** The same, filled with zeros. */
   allocateZeros(numBytes: number): number {
     const ptr = this.allocate(numBytes);
-    new Uint8Array(this.wasmMemory.buffer, ptr, numBytes).fill(0);
+    this.doubles(ptr, align(numBytes) / 8).fill(0); // shared bytes are filled one by one
     return ptr;
   }
 

@@ -1,23 +1,20 @@
 /** Kernels that V8 compiles for 256 bits: switched on, checked, timed, and the flag taken back. */
-
 import { isNode, nodeProcess, setV8Flag } from '../node.js';
-import { outputsOf, workload } from './exercise.js';
+import { numDifferences, outputsOf, workload } from './exercise.js';
 import type { ExpertFormat } from './formats.js';
-import { narrowSet, wideSet } from './kernel-set.js';
+import { narrowSet, wideSet, withInt8Dot } from './kernel-set.js';
 import { compileKernels, type KernelModule, type Target } from './kernels.js';
+import { heat, isFaster } from './probe.js';
 
 /** The environment variable that forbids it: set to anything but 0. */
 const KILL_SWITCH = 'XMOE_NO_REVECTORIZE';
 /** V8's since Node 24: before, the flag did nothing. */
 const FIRST_NODE = 24;
 
-/** Rounds of the workload that make kernels hot, at least, and how long they may take to become fast. */
-const WARM_ROUNDS = 40;
+/** How long kernels may take to become faster. */
 const PATIENCE_MS = 2000;
 /** What V8 began to compile while the flag was set has ended by then. */
 const SETTLE_MS = 100;
-/** A time is the least of so many rounds, each alternating with one of the other. */
-const PROBE_ROUNDS = 6;
 
 /** By target, kind of memory and format: the decision is made once in a process. */
 const decided = new Map<string, Promise<KernelModule | string>>();
@@ -27,7 +24,7 @@ let last: Promise<unknown> = Promise.resolve();
  * The kernels of the wide set, compiled with V8's `--experimental-wasm-revectorize` and found to give the same bits as
  * without, in less time than the narrow set; or the reason why not.
  *
- * Reach   while this decides, a second at most, the flag is set for the whole process: other WebAssembly that V8 optimises
+ * Reach   while this decides, some tenths of a second, the flag is set for the whole process: other WebAssembly that V8 optimises
  *         meanwhile is compiled with it too, in every thread. Then it is taken back, and the compiled kernels stay
  */
 export function revectorizedKernels(
@@ -66,11 +63,12 @@ async function decide(target: Target, isShared: boolean, experts: ExpertFormat):
 
   const wide = await withFlag(async () => {
     const compiled = await compileKernels(target, isShared, wideSet, `xmoe.revectorize ${experts}`);
-    return (await becomesFaster(workload(compiled, experts), narrowRound)) ? compiled : undefined;
+    if (!(await becomesFaster(workload(compiled, experts), narrowRound))) return undefined;
+    return experts === 'int8' ? withInt8Dot(compiled) : compiled;
   });
   if (!wide) return 'the kernels for it were not faster here';
   await heat(workload(wide, experts), SETTLE_MS);
-  const numWrong = differences(outputsOf(wide, experts), expected);
+  const numWrong = numDifferences(outputsOf(wide, experts), expected);
   return numWrong === 0 ? wide : `it changed ${numWrong} of the numbers that it was checked with`;
 }
 
@@ -83,37 +81,12 @@ async function withFlag<Result>(compile: () => Promise<Result>): Promise<Result>
   }
 }
 
-/** Runs rounds until V8 has had reason and time to optimise, and lets the event loop turn between them. */
-async function heat(round: () => void, milliseconds = 0): Promise<void> {
-  const end = performance.now() + milliseconds;
-  for (let i = 0; i < WARM_ROUNDS || performance.now() < end; i++) {
-    round();
-    await turn();
-  }
-}
-
+/** Gives V8 time to optimise the wide kernels, until they are faster than the narrow ones. */
 async function becomesFaster(wide: () => void, narrow: () => void): Promise<boolean> {
   const end = performance.now() + PATIENCE_MS;
   do {
     await heat(wide);
-    const times = Array.from({ length: PROBE_ROUNDS }, () => [timeOf(wide), timeOf(narrow)]);
-    const [ofWide, ofNarrow] = [0, 1].map(which => Math.min(...times.map(pair => pair[which])));
-    if (ofWide < ofNarrow) return true;
+    if (isFaster(wide, narrow)) return true;
   } while (performance.now() < end);
   return false;
-}
-
-function timeOf(round: () => void): number {
-  const start = performance.now();
-  round();
-  return performance.now() - start;
-}
-
-/** Numbers whose bits differ. */
-function differences(actual: readonly Uint32Array[], expected: readonly Uint32Array[]): number {
-  return expected.reduce((sum, words, i) => sum + words.filter((word, j) => word !== actual[i][j]).length, 0);
-}
-
-function turn(): Promise<void> {
-  return new Promise(resolve => setTimeout(resolve, 0));
 }

@@ -56,9 +56,11 @@ export function putRows(space: Workspace, a: Matrix): ListedRows {
   return listed(space, { ptr: put(space, a), stride: a.cols }, a.rows);
 }
 
-function listed(space: Workspace, rows: Rows, count: number): ListedRows {
-  const inOrder = Int32Array.from({ length: count }, (_, i) => i);
-  return { ...rows, list: putAddresses(space, rows, inOrder) };
+function listed({ memory }: Workspace, { ptr, stride }: Rows, count: number): ListedRows {
+  const list = memory.allocate(4 * count);
+  const addresses = memory.words(list, count);
+  for (let i = 0; i < count; i++) addresses[i] = ptr + 4 * i * stride;
+  return { ptr, stride, list };
 }
 
 /** The rows from `first` on. */
