@@ -12,7 +12,7 @@ import {
   formats,
   type libraries,
 } from 'xmoe/oracle';
-import { activationNames } from './generators.js';
+import { activationNames } from 'xmoe/spec';
 import { property } from './property.js';
 
 const f32 = Math.fround;

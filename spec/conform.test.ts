@@ -20,7 +20,7 @@ import {
   toJson,
 } from 'xmoe/oracle';
 import { readSafetensors, toFloat64 } from 'xmoe/safetensors';
-import { layers, routerNames } from './generators.js';
+import { layers, routerNames } from 'xmoe/spec';
 import { property } from './property.js';
 
 const [f64, f32] = [arithmeticNamed('f64'), arithmeticNamed('f32')];

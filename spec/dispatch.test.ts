@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { capacityOf, type DispatchPlan, reference, routers } from 'xmoe';
+import { type Layer, layers, noDrop, routerNames, withCapacity } from 'xmoe/spec';
 import { assertSame, assertWithin, TINY, U } from './close.js';
-import { type Layer, layers, noDrop, routerNames, withCapacity } from './generators.js';
 import { plainLogits, plainWeights, probabilityError } from './plain.js';
 import { property } from './property.js';
 import { expertsOf, type Pair, pairsOf, realTokens, weightTable } from './tables.js';

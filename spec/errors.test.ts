@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { type Backend, backward, type Config, checkLayer, forward, type Matrix, reference } from 'xmoe';
 import { matrixOf } from 'xmoe/cases';
-import { type Layer, layers, noDrop, routerNames, type Wanted } from './generators.js';
+import { type Layer, layers, noDrop, routerNames, type Wanted } from 'xmoe/spec';
 import { property } from './property.js';
 import { variablesOf } from './slopes.js';
 

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { backward, forward, type Gradients, reference, type Trace } from 'xmoe';
+import { activationNames, type Layer, layers, noDrop, softmaxRouters, withCapacity } from 'xmoe/spec';
 import { assertMatrixWithin, assertSame, assertWithin, TINY, U } from './close.js';
-import { activationNames, type Layer, layers, noDrop, softmaxRouters, withCapacity } from './generators.js';
 import { plainPreActivations } from './plain.js';
 import { property } from './property.js';
 import { slopeOf, variablesOf } from './slopes.js';

@@ -12,8 +12,8 @@ import {
   softmax,
 } from 'xmoe';
 import { generic, matrixOf, uniform } from 'xmoe/cases';
+import { type Layer, layers, softmaxRouters, withCapacity } from 'xmoe/spec';
 import { assertWithin, U } from './close.js';
-import { type Layer, layers, softmaxRouters, withCapacity } from './generators.js';
 import { probabilityError, scaled } from './plain.js';
 import { property } from './property.js';
 import { expertsOf, pairsOf, realTokens, rowOf, total } from './tables.js';

@@ -3,8 +3,8 @@
  * may be. It shares no code with the layer: not the sums, not the softmax, not the activations.
  */
 import type { ActivationName, Config, DispatchPlan, Matrix, Weights } from 'xmoe';
+import type { Layer } from 'xmoe/spec';
 import { U } from './close.js';
-import type { Layer } from './generators.js';
 import { realTokens, rowOf, total } from './tables.js';
 
 /** A number, and the same sum of products with every term and factor in absolute value: what its rounding is relative to. */

@@ -1,7 +1,7 @@
 /** Every snippet of the README runs, and prints what its comments say. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -11,9 +11,14 @@ const readme = readFileSync(join(root, 'README.md'), 'utf8');
 const snippets = [...readme.matchAll(/```(\w+)\n([\s\S]*?)```/g)].map(([, language, code]) => ({ language, code }));
 const scripts = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')).scripts;
 
-function run(...args: string[]) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, args, { cwd: root, encoding: 'utf8' });
-  assert.equal(status, 0, stderr);
+/** Where snippets are, and where those commands run that name one. */
+const folder = join(root, 'build/readme');
+rmSync(folder, { recursive: true, force: true });
+mkdirSync(folder, { recursive: true });
+
+function run(cwd: string, ...args: string[]) {
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { cwd, encoding: 'utf8' });
+  assert.equal(status, 0, stdout + stderr);
   return stdout;
 }
 
@@ -24,11 +29,12 @@ function promised(code: string): string[] {
 
 const inJavaScript = snippets.filter(({ language }) => language === 'js');
 inJavaScript.forEach(({ code }, i) => {
+  const name = /^\/\/ (\S+\.mjs)\n/.exec(code)?.[1]; // a file of that name, which a command runs
+  const path = join(folder, name ?? `snippet-${i + 1}.mjs`);
+  writeFileSync(path, code);
+  if (name) return;
   test(`README snippet ${i + 1} runs and prints what it promises`, () => {
-    mkdirSync(join(root, 'build/readme'), { recursive: true });
-    const path = join(root, `build/readme/snippet-${i + 1}.mjs`);
-    writeFileSync(path, code);
-    const printed = run(path).trim().split('\n');
+    const printed = run(root, path).trim().split('\n');
     for (const line of promised(code)) assert.ok(printed.includes(line), `${line} not in ${printed}`);
   });
 });
@@ -42,8 +48,11 @@ const commands = snippets
       .map(line => line.split(' #')[0].trim()),
   );
 
+const hasNumpy = spawnSync('python3', ['-c', 'import numpy']).status === 0;
+
 for (const command of commands) {
-  test(`README command: ${command}`, () => {
+  const skip = command.includes('python3') && !hasNumpy && 'needs python3 with NumPy';
+  test(`README command: ${command}`, { skip }, () => {
     if (command.startsWith('npm ')) {
       // installing within a test is CI's business; what these two run is here
       for (const [, script] of command.matchAll(/npm (start|cit|run \w+)/g)) {
@@ -52,14 +61,20 @@ for (const command of commands) {
       return;
     }
     const [program, ...args] = [...command.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain);
-    assert.equal(program, 'node');
-    assert.notEqual(run(...args), '');
+    if (program === 'npx') {
+      assert.equal(args.shift(), 'xmoe');
+      assert.notEqual(run(folder, join(root, 'dist/cli/main.js'), ...args), '');
+    } else {
+      assert.equal(program, 'node');
+      if (args[0].includes('/')) assert.notEqual(run(root, ...args), '');
+      else run(folder, ...args);
+    }
   });
 }
 
 test('the README has what it says it has', () => {
-  assert.equal(inJavaScript.length, 4);
+  assert.equal(inJavaScript.length, 5);
   assert.ok(commands.length >= 7);
   const scriptOfStart = scripts.start.split('node ')[1].split(' ');
-  assert.match(run(...scriptOfStart, '--max-tokens', '100'), /^At τ = 0\.9 /m);
+  assert.match(run(root, ...scriptOfStart, '--max-tokens', '100'), /^At τ = 0\.9 /m);
 });

@@ -2,8 +2,8 @@
 import fc from 'fast-check';
 import { type Matrix, reference, softmax } from 'xmoe';
 import { integer, matrixOf, uniform } from 'xmoe/cases';
+import { type Layer, type LogitStyle, layers, routerNames, softmaxRouters } from 'xmoe/spec';
 import { assertMatrixWithin, assertSame, assertWithin, TINY, U } from './close.js';
-import { type Layer, type LogitStyle, layers, routerNames, softmaxRouters } from './generators.js';
 import { plainLogits, plainSoftmax, probabilityError, scaled } from './plain.js';
 import { property } from './property.js';
 import { rowOf, total } from './tables.js';

@@ -4,8 +4,8 @@
  */
 import { type Gradients, type Matrix, reference, runLayer, type Trace, type Weights } from 'xmoe';
 import { generic, matrixOf, uniform } from 'xmoe/cases';
+import type { Layer } from 'xmoe/spec';
 import { U } from './close.js';
-import type { Layer } from './generators.js';
 import {
   expertError,
   plainExpert,

@@ -15,8 +15,8 @@ import {
   zeros,
 } from 'xmoe';
 import { readSafetensors, toFloat64 } from 'xmoe/safetensors';
+import { type Layer, layers, noDrop, routerNames } from 'xmoe/spec';
 import { assertSame, assertWithin, U } from './close.js';
-import { type Layer, layers, noDrop, routerNames } from './generators.js';
 import { keptIn } from './plain.js';
 import { property } from './property.js';
 import { pairsOf, realTokens, rowOf, total } from './tables.js';

@@ -1,6 +1,6 @@
 /** The same layer in another order, or fewer tokens of it. */
 import type { Matrix } from 'xmoe';
-import type { Layer } from './generators.js';
+import type { Layer } from 'xmoe/spec';
 
 /** The listed tokens, in that order, of everything that has tokens. */
 export function takeTokens({ config, weights, x, inputs, gradY }: Layer, tokens: readonly number[]): Layer {

@@ -8,9 +8,16 @@ export interface WantedRecipes {
   readonly routers?: readonly RouterName[];
   readonly activations?: readonly ActivationName[];
   readonly logits?: readonly LogitStyle[];
+  /** What no case has. */
+  readonly without?: readonly Feature[];
   /** Default `f32`: numbers that a float32 file holds exactly. */
   readonly storage?: Recipe['storage'];
 }
+
+/** What a layer may have or not: biases of the experts, a skip expert, a mask, noise (topk), a capacity. */
+export const features = ['bias', 'skip', 'mask', 'noise', 'capacity'] as const;
+
+export type Feature = (typeof features)[number];
 
 type Choices<T> = readonly (readonly [weight: number, value: T])[];
 
@@ -46,7 +53,7 @@ const MASKS: Choices<Recipe['mask']> = [
 /**
  * The recipe with this number.
  *
- * Sizes   mostly 1 to 19, every tail of vectors of 4 and several whole ones; T = 0, T = 1 and E = 1; one case in six has
+ * Sizes   mostly 1 to 19, every tail of vectors of 4 and several whole ones; T = 0, T = 1 and E = 1; one case in five has
  *         one size up to 600, past a warp, a byte and a block: faults start at the 33rd token, the 128th or 256th expert
  * Ties    where all logits are equal, E is often a power of two and τ a multiple of 1/E: p and its sums are exact in every
  *         format, and τ meets them
@@ -56,9 +63,9 @@ export function drawRecipe(seed: number, index: number, wanted: WantedRecipes = 
   const router = draws.choose(among(ROUTERS, wanted.routers));
   const logits = draws.choose(among(LOGITS, wanted.logits));
   const exact = logits === 'level' && draws.oneIn(2) ? 2 ** draws.integer(0, 5) : undefined;
-  const drawn = draws.oneIn(6) ? oneLarge(draws) : usual(draws);
+  const drawn = draws.oneIn(5) ? oneLarge(draws) : usual(draws);
   const sizes = exact === undefined ? drawn : { ...drawn, numExperts: exact };
-  return {
+  const recipe: Recipe = {
     router,
     activation: draws.choose(among(ACTIVATIONS, wanted.activations)),
     sizes,
@@ -75,7 +82,16 @@ export function drawRecipe(seed: number, index: number, wanted: WantedRecipes = 
     mask: draws.choose(MASKS),
     seed: draws.integer(0, 2 ** 31 - 1),
   };
+  return Object.assign(recipe, ...(wanted.without ?? []).map(feature => WITHOUT[feature]));
 }
+
+const WITHOUT: Readonly<Record<Feature, Partial<Recipe>>> = {
+  bias: { biases: { up: false, gate: false, down: false } },
+  skip: { skipExpert: false },
+  mask: { mask: 'absent' },
+  noise: { noise: false },
+  capacity: { capacity: { capacityFactor: null } },
+};
 
 function usual(draws: Draws): Sizes {
   const some = () => draws.integer(1, 19);
@@ -99,9 +115,9 @@ function oneLarge(draws: Draws): Sizes {
   const small = () => draws.integer(1, 6);
   const which = draws.choose<keyof Sizes>([
     [4, 'numTokens'],
-    [3, 'numExperts'],
-    [2, 'dModel'],
-    [2, 'dFf'],
+    [4, 'numExperts'],
+    [3, 'dModel'],
+    [3, 'dFf'],
   ]);
   const size = draws.choose<() => number>([
     [3, () => draws.integer(20, 70)],
@@ -149,7 +165,7 @@ interface Draws {
 
 function drawsOf(seed: number, index: number): Draws {
   let count = 0;
-  const next = () => uniform(seed, index, count++);
+  const next = () => uniform(seed, 0, index, count++); // the 0 stirs the seed first, or seeds would share their cases
   return {
     integer: (low, high) => integer(next(), low, high),
     oneIn: n => next() * n < 1,

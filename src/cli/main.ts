@@ -1,14 +1,18 @@
 #!/usr/bin/env node
 /** The command line: finds the command, turns errors into one line and an exit status. */
 import { readFileSync } from 'node:fs';
+import { checkCommand } from './check.js';
 import type { Command } from './command.js';
 import { evalCommand } from './eval.js';
 import { generateCommand } from './generate.js';
 import { layerCommand } from './layer.js';
 import { showCommand } from './show.js';
+import { vectorsCommand } from './vectors.js';
 
 const commands = new Map<string, Command>([
   ['layer', layerCommand],
+  ['check', checkCommand],
+  ['vectors', vectorsCommand],
   ['eval', evalCommand],
   ['generate', generateCommand],
   ['show', showCommand],
@@ -31,7 +35,8 @@ async function main([name, ...argv]: readonly string[]): Promise<number> {
   if (name === '--version') return print(`${version()}\n`);
   const command = commands.get(name);
   if (!command) return complain(`"COMMAND" expected ${[...commands.keys()].join(' | ')}, got "${name}"`);
-  if (argv.includes('--help') || argv.includes('-h')) return print(command.help);
+  const own = argv.includes('--') ? argv.slice(0, argv.indexOf('--')) : argv; // what follows is another program's
+  if (own.includes('--help') || own.includes('-h')) return print(command.help);
   try {
     return await command.run(argv);
   } catch (error) {

@@ -15,6 +15,7 @@ import { checkCall } from '../validate.js';
 import { formatConfig, parseConfig, type StatedSizes } from './config.js';
 import { type NamedTensor, type NamedTensors, type ReadTensor, readWeights, weightTensors } from './tensors.js';
 
+export { exactDtype } from './exact-dtype.js';
 export { type NamedTensor, type NamedTensors, outputTensors } from './tensors.js';
 
 const FORMAT = 'xmoe-layer-case/1';
@@ -98,6 +99,15 @@ export function writeLayerCase(layerCase: LayerCase, dtype: 'F64' | 'F32' = 'F32
   return writeSafetensors({ tensors, metadata });
 }
 
+/**
+ * What somebody else computed for the case in the same file, under a prefix of its own: `out32.` is one float32 backend's.
+ * Without the prefix the names are those of `recorded`; empty where the file has none.
+ * @throws SafetensorsError | TypeError for a file that is none, or a tensor that is neither floats nor flags
+ */
+export function recordedUnder(prefix: string, file: Uint8Array): NamedTensors {
+  return readRecorded(readSafetensors(file).tensors, prefix);
+}
+
 /** A file of a backend's outputs, by their names in a layer case without `out.`: floats in `dtype`, decisions U8. */
 export function writeOutputs(
   outputs: NamedTensors,
@@ -106,6 +116,16 @@ export function writeOutputs(
 ): Uint8Array {
   const tensors = new Map(Array.from(outputs, ([name, tensor]) => [name, encode(tensor, dtype)]));
   return writeSafetensors({ tensors, metadata });
+}
+
+/**
+ * What `writeOutputs` wrote, or somebody else: outputs by their names in a layer case, with or without `out.`.
+ * @throws TypeError | RangeError | SafetensorsError for bytes that are no such file
+ */
+export function readOutputs(file: Uint8Array): { outputs: NamedTensors; metadata: SafetensorsFile['metadata'] } {
+  const { tensors, metadata } = readSafetensors(file);
+  const outputs = new Map(Array.from(tensors, ([key, tensor]) => [key.replace(/^out\./, ''), decode(tensor, key)]));
+  return { outputs, metadata };
 }
 
 function readInputs(tensors: ReadonlyMap<string, Tensor>, noise: Matrix | undefined): RoutingInputs {
@@ -128,15 +148,22 @@ function readInputs(tensors: ReadonlyMap<string, Tensor>, noise: Matrix | undefi
   };
 }
 
-function readRecorded(tensors: ReadonlyMap<string, Tensor>): NamedTensors {
+function readRecorded(tensors: ReadonlyMap<string, Tensor>, prefix = 'out.'): NamedTensors {
   const recorded: NamedTensors = new Map();
   for (const [key, tensor] of tensors) {
-    if (!key.startsWith('out.')) continue;
-    const isInteger = tensor.dtype === 'U8' || tensor.dtype === 'BOOL';
-    const data = isInteger ? Uint8Array.from(tensor.bytes) : toFloat64(tensor, key);
-    recorded.set(key.slice('out.'.length), { shape: tensor.shape, data });
+    if (key.startsWith(prefix)) recorded.set(key.slice(prefix.length), decode(tensor, key));
   }
   return recorded;
+}
+
+/** Integers of any width, and BOOL, are decisions; floats of any width are exact in float64. */
+function decode(tensor: Tensor, name: string): NamedTensor {
+  const { shape, dtype } = tensor;
+  if (/F/.test(dtype)) return { shape, data: toFloat64(tensor, name) };
+  const integers = toInt32(tensor, name);
+  const bad = integers.findIndex(value => value < 0 || value > 255);
+  if (bad >= 0) throw new RangeError(`"${name}" expected integers from 0 to 255, got ${integers[bad]} at [${bad}]`);
+  return { shape, data: Uint8Array.from(integers) };
 }
 
 /** Decisions are U8, all else floats. */

@@ -3,10 +3,19 @@
  * experts without tokens, padding, sizes of every tail. A failing case prints its recipe, and that is what shrinks.
  */
 import fc from 'fast-check';
-import type { ActivationName, Matrix, RouterName } from 'xmoe';
-import { integer, type Layer, type LogitStyle, layerOf, matrixOf, type Recipe, type Sizes, uniform } from 'xmoe/cases';
+import {
+  integer,
+  type Layer,
+  type LogitStyle,
+  layerOf,
+  matrixOf,
+  type Recipe,
+  type Sizes,
+  uniform,
+} from '../cases/index.js';
+import type { ActivationName, Matrix, RouterName } from '../types.js';
 
-export type { Layer, LogitStyle, Recipe } from 'xmoe/cases';
+export type { Layer, LogitStyle, Recipe, Sizes } from '../cases/index.js';
 
 export const routerNames = ['threshold', 'dense', 'topk', 'switch', 'hash', 'base_eval', 'base_train'] as const;
 export const softmaxRouters = ['threshold', 'dense', 'topk', 'switch'] as const;

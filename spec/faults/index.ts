@@ -1,0 +1,23 @@
+/** The catalogue of planted faults: those that shipped, XMoE's own, and some more. */
+import { behaviourFaults } from './behaviour.js';
+import { combineFaults } from './combine.js';
+import { dispatchFaults } from './dispatch.js';
+import { expertFaults } from './experts.js';
+import type { Fault } from './fault.js';
+import { gradientFaults } from './gradients.js';
+import { lossFaults } from './loss.js';
+import { routingFaults } from './routing.js';
+import { selectionFaults } from './selection.js';
+
+export type { Fault } from './fault.js';
+
+export const faults: readonly Fault[] = [
+  ...routingFaults,
+  ...selectionFaults,
+  ...dispatchFaults,
+  ...expertFaults,
+  ...combineFaults,
+  ...lossFaults,
+  ...gradientFaults,
+  ...behaviourFaults,
+];
