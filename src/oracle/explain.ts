@@ -79,7 +79,11 @@ function byFit(judge: Judge, y: Matrix, { forward, kept, weights }: Expected, wr
     };
   }
   const shown = experts.slice(0, 4).map((e, k) => `${own[k].toPrecision(4)} for ${wanted(token, e).toPrecision(4)}`);
-  return { stage: 'combine', detail: `the right experts with other weights: ${shown.join(', ')} (token ${token})` };
+  const or = isTold('probs', 'combine') ? '' : 'router or combine: probs would tell; ';
+  return {
+    stage: 'combine',
+    detail: `${or}the right experts with other weights: ${shown.join(', ')} (token ${token})`,
+  };
 }
 
 function isGivenBy({ value, error }: Approximate, y: Matrix, tokens: readonly number[]): boolean {
