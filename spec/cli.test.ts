@@ -137,6 +137,13 @@ test('layer runs on relaxed SIMD where it is there or enabled, and else says why
   }
 });
 
+test('layer with experts in fewer bits is held to the bounds of their format', () => {
+  for (const format of ['f16', 'bf16', 'int8']) {
+    const { status, stdout } = xmoe('layer', recording('capacity-tight'), '--backend', 'wasm', '--experts', format);
+    assert.equal(status, 0, stdout);
+  }
+});
+
 test('eval on WebAssembly matches the reference within 1e-3, and threads change no figure', () => {
   const evaluate = (...args: string[]) => {
     const { stdout, stderr } = xmoe('eval', MODEL, TEXT, '--max-tokens', '256', '--json', ...args);

@@ -7,6 +7,7 @@ import type { Backend, DispatchPlan, Routing, Trace } from '../types.js';
 import { type Arithmetic, arithmeticNamed } from './arithmetic.js';
 import { type Bounds, errorBounds } from './bounds.js';
 import { conform } from './conform.js';
+import { arithmeticOfBackend } from './implementation.js';
 import { keptFlags } from './judge-dispatch.js';
 import { stageOf } from './observe.js';
 import type { Conformance, StageVerdict } from './types.js';
@@ -36,7 +37,7 @@ export interface CaseResult {
  * Run one case. Decisions are judged first: where they differ, `conform` says whether both are right. The later stages
  * then run again on the recorded decisions, so that each answers for itself.
  *
- * Bounds  `errorBounds` of the backend's precision, and of the arithmetic in which the case was recorded
+ * Bounds  `errorBounds` of the backend's arithmetic, and of the arithmetic in which the case was recorded
  * @throws TypeError if gradients are wanted and the backend has no backward, or the case no `grad.y`
  */
 export function runCase(
@@ -55,7 +56,7 @@ export function runCase(
   const dispatch: Backend['dispatch'] = routing => planOfRecorded(layerCase, routing, trace.plan);
   const judged = isSame ? outputs : run({ ...backend, dispatch }, layerCase, withGradients).outputs;
   const { gradY, ...call } = layerCase;
-  const bounds = [arithmeticNamed(backend.precision), recordedIn].map(arithmetic =>
+  const bounds = [arithmeticOfBackend(backend), recordedIn].map(arithmetic =>
     errorBounds(withGradients ? layerCase : call, keptFlags(plan), arithmetic),
   );
   const verdicts = isSame ? undefined : verdictsOnBoth(backend, outputs, layerCase, recordedIn);
@@ -112,7 +113,7 @@ function verdictsOnBoth(
   recordedIn: Arithmetic,
 ): readonly [Conformance, Conformance] {
   const { gradY, ...call } = layerCase;
-  return [conform(outputs, call, arithmeticNamed(backend.precision)), conform(layerCase.recorded, call, recordedIn)];
+  return [conform(outputs, call, arithmeticOfBackend(backend)), conform(layerCase.recorded, call, recordedIn)];
 }
 
 function compareDecisions(

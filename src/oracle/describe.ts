@@ -49,8 +49,9 @@ export function placeText({ token, expert, column, reference, value, difference,
 }
 
 function ambiguousText({ stage, numAmbiguous }: StageVerdicts): string {
-  const unit = stage === 'selection' ? 'token' : stage === 'dispatch' ? 'expert' : 'place';
-  return `${numAmbiguous} ${unit}${numAmbiguous === 1 ? '' : 's'} could rightly go either way`;
+  const counted = (unit: string) => `${numAmbiguous} ${unit}${numAmbiguous === 1 ? '' : 's'}`;
+  if (stage === 'loss') return `${counted('token')} with several first choices`;
+  return `${counted(stage === 'dispatch' ? 'expert' : 'token')} could rightly go either way`;
 }
 
 function short(value: number): string {

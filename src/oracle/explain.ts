@@ -60,8 +60,11 @@ function byFit(judge: Judge, y: Matrix, { forward, kept, weights }: Expected, wr
   const allFinite = y.data.every((v: number) => Number.isFinite(v));
   if (!allFinite) return { ...untold, stage: 'combine' };
   const numSpare = fits.reduce((sum, { experts }) => sum + y.cols - experts.length, 0);
-  if (fits.some(({ fits }) => !fits))
-    return { stage: 'experts', detail: 'no weights of the right experts give this y' };
+  const isTold = (...names: string[]) => names.some(name => judge.observation.tensors.has(name));
+  if (fits.some(({ fits }) => !fits)) {
+    const or = isTold('selected', 'kept') ? '' : 'experts or decisions: selected and kept would tell; ';
+    return { stage: 'experts', detail: `${or}no weights of the right experts give this y` };
+  }
   if (fits.length === 0 || numSpare < ENOUGH_EQUATIONS) return untold;
 
   const numExperts = numColumns(judge.call.config);
@@ -79,7 +82,11 @@ function byFit(judge: Judge, y: Matrix, { forward, kept, weights }: Expected, wr
     };
   }
   const shown = experts.slice(0, 4).map((e, k) => `${own[k].toPrecision(4)} for ${wanted(token, e).toPrecision(4)}`);
-  return { stage: 'combine', detail: `the right experts with other weights: ${shown.join(', ')} (token ${token})` };
+  const or = isTold('probs', 'combine') ? '' : 'router or combine: probs would tell; ';
+  return {
+    stage: 'combine',
+    detail: `${or}the right experts with other weights: ${shown.join(', ')} (token ${token})`,
+  };
 }
 
 function isGivenBy({ value, error }: Approximate, y: Matrix, tokens: readonly number[]): boolean {

@@ -2,7 +2,7 @@
 import { outputTensors } from '../layer-case/index.js';
 import { forward } from '../moe.js';
 import type { Backend, Matrix, Weights } from '../types.js';
-import { type Arithmetic, arithmeticNamed } from './arithmetic.js';
+import { type Arithmetic, type ArithmeticName, arithmeticNamed } from './arithmetic.js';
 import type { Implementation, LayerCall, Outputs } from './types.js';
 
 /**
@@ -11,7 +11,7 @@ import type { Implementation, LayerCall, Outputs } from './types.js';
  */
 export function implementationOf(
   backend: Backend,
-  arithmetic: Arithmetic = arithmeticNamed(backend.precision),
+  arithmetic: Arithmetic = arithmeticOfBackend(backend),
 ): Implementation {
   const inFloat32 = remembering(toFloat32);
   return {
@@ -26,6 +26,13 @@ export function implementationOf(
       return outputs.set('expert_out', { shape: [out.rows, out.cols], data: out.data });
     },
   };
+}
+
+/** What a backend states: its precision and, where it says how it stores the experts (as WebAssembly's `info` does), that. */
+export function arithmeticOfBackend(
+  backend: Backend & { readonly info?: { readonly experts?: ArithmeticName } },
+): Arithmetic {
+  return arithmeticNamed(backend.info?.experts ?? backend.precision);
 }
 
 function rounded(call: LayerCall, weightsIn: (weights: Weights) => Weights): LayerCall {

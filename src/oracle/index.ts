@@ -18,7 +18,7 @@ export { type CaseResult, type OutputReport, runCase } from './compare.js';
 export { conform } from './conform.js';
 export { describe, placeText, toJson } from './describe.js';
 export { type ExamineOptions, examine } from './examine.js';
-export { implementationOf } from './implementation.js';
+export { arithmeticOfBackend, implementationOf } from './implementation.js';
 export { ImplementationError } from './implementation-error.js';
 export {
   type Probe,

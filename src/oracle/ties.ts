@@ -68,5 +68,12 @@ function told({ lower, higher, mixed }: Ties, stage: 'selection' | 'dispatch', w
       : higher === total
         ? `the higher ${of} index first`
         : 'in no order of index';
-  return [{ kind: 'tie order', severity: 'property', stage, detail: `${what}: ${order} (${total} ties)` }];
+  return [
+    {
+      kind: 'tie order',
+      severity: 'property',
+      stage,
+      detail: `${what}: ${order} (${total} tie${total === 1 ? '' : 's'})`,
+    },
+  ];
 }

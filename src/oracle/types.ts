@@ -61,7 +61,10 @@ export interface StageVerdicts {
   readonly stage: StageName;
   readonly verdict: StageVerdict;
   readonly worst?: Place;
-  /** Decisions nearer to going the other way than arithmetic can tell. */
+  /**
+   * Decisions nearer to going the other way than arithmetic can tell: tokens (selection, loss), experts (dispatch), or
+   * tokens whose y was not judged (combine).
+   */
   readonly numAmbiguous: number;
   /** The tighter, probabilistic bound was exceeded: a warning, never a fault. */
   readonly warning?: string;
