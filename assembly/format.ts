@@ -124,20 +124,19 @@ export function widenPanel(
 }
 
 /**
- * The i-th four sums of a row in a panel of `vectors` vectors, with their bias: `trailer` is the end of the panel's steps,
- * and rowEnd of the row's, where its scale and zero point are (INT8).
+ * The i-th four sums of a row in a panel with their bias. `biases`, `scales` and `sums` are the parts of the panel's trailer;
+ * rowEnd is where the row's steps end, and its scale and zero point are (INT8).
  *
  * Maths   (Σ (q - zero) v) · scale of the row · scale of the output + bias, each product and sum rounded, none fused
  */
 // @ts-ignore: decorator
 @inline
-export function finished(format: i32, vectors: i32, c: v128, i: i32, trailer: usize, rowEnd: usize): v128 {
-  const bias = vectorAt(trailer, i);
+export function finished(format: i32, c: v128, i: i32, biases: usize, scales: usize, sums: usize, rowEnd: usize): v128 {
+  const bias = vectorAt(biases, i);
   if (!isInt8(format)) return f32x4.add(c, bias);
-  const scale = vectorAt(trailer + (vectors << 4), i), sum = vectorAt(trailer + (vectors << 5), i);
-  const exact = i32x4.sub(c, i32x4.mul(v128.load32_splat(rowEnd, 4), sum));
-  const scaled = f32x4.mul(f32x4.mul(f32x4.convert_i32x4_s(exact), v128.load32_splat(rowEnd)), scale);
-  return f32x4.add(scaled, bias);
+  const exact = i32x4.sub(c, i32x4.mul(v128.load32_splat(rowEnd, 4), vectorAt(sums, i)));
+  const ofRow = f32x4.mul(f32x4.convert_i32x4_s(exact), v128.load32_splat(rowEnd));
+  return f32x4.add(f32x4.mul(ofRow, vectorAt(scales, i)), bias);
 }
 
 /** The i-th vector at ptr. The offset in an instruction has to be a literal. */

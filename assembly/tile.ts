@@ -146,9 +146,12 @@ export function fewRows(
 function storeRow(
   format: i32, vectors: i32, c0: v128, c1: v128, c2: v128, c3: v128, trailer: usize, rowEnd: usize, out: usize,
 ): void {
-  const s0 = finished(format, vectors, c0, 0, trailer, rowEnd), s1 = finished(format, vectors, c1, 1, trailer, rowEnd);
+  const scales = trailer + (vectors << 4), sums = scales + (vectors << 4);
+  const s0 = finished(format, c0, 0, trailer, scales, sums, rowEnd);
+  const s1 = finished(format, c1, 1, trailer, scales, sums, rowEnd);
   if (vectors > 2) {
-    const s2 = finished(format, vectors, c2, 2, trailer, rowEnd), s3 = finished(format, vectors, c3, 3, trailer, rowEnd);
+    const s2 = finished(format, c2, 2, trailer, scales, sums, rowEnd);
+    const s3 = finished(format, c3, 3, trailer, scales, sums, rowEnd);
     v128.store(out, s3, 48);
     v128.store(out, s2, 32);
   }
