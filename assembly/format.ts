@@ -52,21 +52,21 @@ export function trailerBytes(format: i32): i32 {
 }
 
 /**
- * What the steps of a format need besides: two vectors, to be made before a loop and kept in registers.
+ * What the steps of a format need besides: a mask for float16, ones for int8. Made before a loop, it stays in a register.
  *
- * Engines make a constant vector anew wherever it is used, and this one is not for them to know: `steps` is not negative.
+ * Engines make a constant vector anew wherever it is used, so these are constants to no compiler: `steps` is not negative.
  */
 // @ts-ignore: decorator
 @inline
-export function firstHelp(format: i32, steps: i32): v128 {
+export function helpOf(format: i32, steps: i32): v128 {
   if (isInt8(format)) return i16x8.splat(<i16>(1 ^ (steps >> 31)));
   return i32x4.splat(0x8fffe000 ^ (steps >> 31));
 }
 
-/** 2^112 in float32. */
+/** 2^112 in float32, for float16. */
 // @ts-ignore: decorator
 @inline
-export function secondHelp(steps: i32): v128 {
+export function powerOf(steps: i32): v128 {
   return i32x4.splat(((112 + 127) << 23) ^ (steps >> 31));
 }
 
@@ -112,7 +112,7 @@ export function mac(format: i32, x: v128, w: v128, c: v128, help: v128): v128 {
 export function widenPanel(
   format: i32, vectors: i32, panelsPtr: usize, panel: i32, steps: i32, scratch: usize,
 ): usize {
-  const help = firstHelp(format, steps), power = secondHelp(steps), biasBytes = vectors << 4;
+  const help = helpOf(format, steps), power = powerOf(steps), biasBytes = vectors << 4;
   let w = panelsPtr + <usize>panel * <usize>(steps * (vectors << 3) + biasBytes), to = scratch;
   for (const end = w + <usize>(steps * (vectors << 3)); w < end; w += 16, to += 32) {
     const w0 = weightsAt(format, w, 0, help, power), w1 = weightsAt(format, w, 1, help, power);
