@@ -52,21 +52,21 @@ export function trailerBytes(format: i32): i32 {
 }
 
 /**
- * What the steps of a format need besides: two vectors, to be made before a loop and kept in registers.
+ * What the steps of a format need besides: a mask for float16, ones for int8. Made before a loop, it stays in a register.
  *
- * Engines make a constant vector anew wherever it is used, and this one is not for them to know: `steps` is not negative.
+ * Engines make a constant vector anew wherever it is used, so these are constants to no compiler: `steps` is not negative.
  */
 // @ts-ignore: decorator
 @inline
-export function firstHelp(format: i32, steps: i32): v128 {
+export function helpOf(format: i32, steps: i32): v128 {
   if (isInt8(format)) return i16x8.splat(<i16>(1 ^ (steps >> 31)));
   return i32x4.splat(0x8fffe000 ^ (steps >> 31));
 }
 
-/** 2^112 in float32. */
+/** 2^112 in float32, for float16. */
 // @ts-ignore: decorator
 @inline
-export function secondHelp(steps: i32): v128 {
+export function powerOf(steps: i32): v128 {
   return i32x4.splat(((112 + 127) << 23) ^ (steps >> 31));
 }
 
@@ -112,7 +112,7 @@ export function mac(format: i32, x: v128, w: v128, c: v128, help: v128): v128 {
 export function widenPanel(
   format: i32, vectors: i32, panelsPtr: usize, panel: i32, steps: i32, scratch: usize,
 ): usize {
-  const help = firstHelp(format, steps), power = secondHelp(steps), biasBytes = vectors << 4;
+  const help = helpOf(format, steps), power = powerOf(steps), biasBytes = vectors << 4;
   let w = panelsPtr + <usize>panel * <usize>(steps * (vectors << 3) + biasBytes), to = scratch;
   for (const end = w + <usize>(steps * (vectors << 3)); w < end; w += 16, to += 32) {
     const w0 = weightsAt(format, w, 0, help, power), w1 = weightsAt(format, w, 1, help, power);
@@ -124,20 +124,19 @@ export function widenPanel(
 }
 
 /**
- * The i-th four sums of a row in a panel of `vectors` vectors, with their bias: `trailer` is the end of the panel's steps,
- * and rowEnd of the row's, where its scale and zero point are (INT8).
+ * The i-th four sums of a row in a panel with their bias. `biases`, `scales` and `sums` are the parts of the panel's trailer;
+ * rowEnd is where the row's steps end, and its scale and zero point are (INT8).
  *
  * Maths   (Σ (q - zero) v) · scale of the row · scale of the output + bias, each product and sum rounded, none fused
  */
 // @ts-ignore: decorator
 @inline
-export function finished(format: i32, vectors: i32, c: v128, i: i32, trailer: usize, rowEnd: usize): v128 {
-  const bias = vectorAt(trailer, i);
+export function finished(format: i32, c: v128, i: i32, biases: usize, scales: usize, sums: usize, rowEnd: usize): v128 {
+  const bias = vectorAt(biases, i);
   if (!isInt8(format)) return f32x4.add(c, bias);
-  const scale = vectorAt(trailer + (vectors << 4), i), sum = vectorAt(trailer + (vectors << 5), i);
-  const exact = i32x4.sub(c, i32x4.mul(v128.load32_splat(rowEnd, 4), sum));
-  const scaled = f32x4.mul(f32x4.mul(f32x4.convert_i32x4_s(exact), v128.load32_splat(rowEnd)), scale);
-  return f32x4.add(scaled, bias);
+  const exact = i32x4.sub(c, i32x4.mul(v128.load32_splat(rowEnd, 4), vectorAt(sums, i)));
+  const ofRow = f32x4.mul(f32x4.convert_i32x4_s(exact), v128.load32_splat(rowEnd));
+  return f32x4.add(f32x4.mul(ofRow, vectorAt(scales, i)), bias);
 }
 
 /** The i-th vector at ptr. The offset in an instruction has to be a literal. */

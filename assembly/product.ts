@@ -118,7 +118,7 @@ export function product_int8_dot_16(
 }
 
 /** Target simd needs a register for each product: the sums of five rows do not fit beside it. */
-const HAS_MORE: bool = ASC_FEATURE_RELAXED_SIMD;
+const HAS_TALL_TILES: bool = ASC_FEATURE_RELAXED_SIMD;
 
 // `format` and `vectors` are constants wherever these are called: each kernel has its own code, without a test of them. Two
 // calls in one function would undo that: the optimizer makes one of them.
@@ -143,14 +143,15 @@ function product(
   }
   // All rows against one panel, which stays in the first cache, in tiles of nearly equal height. Each tile calls its share of
   // the next panel to the caches.
-  const hasMore = HAS_MORE && !isHalf(format), most = hasMore ? tileRows : min(tileRows, 4), numTiles = (numRows + most - 1) / most;
+  const isTall = HAS_TALL_TILES && !isHalf(format), most = isTall ? tileRows : min(tileRows, 4);
+  const numTiles = (numRows + most - 1) / most;
   const aheadStep = <usize>(stepBytes / max(numTiles, 1)), aheadBytes = <usize>steps * aheadStep;
   for (; panel < lastPanel; panel++, w += panelBytes, column += outBytes) {
     let x = xRows, out = outRows, left = numRows, ahead = panel + 1 < lastPanel ? w + panelBytes : w;
     for (let tilesLeft = numTiles; tilesLeft > 0; tilesLeft--, ahead += aheadBytes) {
       const rows = (left + tilesLeft - 1) / tilesLeft;
-      if (hasMore && rows == 6) tile(format, vectors, 6, x, w, steps, ahead, aheadStep, out, column);
-      else if (hasMore && rows == 5) tile(format, vectors, 5, x, w, steps, ahead, aheadStep, out, column);
+      if (isTall && rows == 6) tile(format, vectors, 6, x, w, steps, ahead, aheadStep, out, column);
+      else if (isTall && rows == 5) tile(format, vectors, 5, x, w, steps, ahead, aheadStep, out, column);
       else if (rows == 4) tile(format, vectors, 4, x, w, steps, ahead, aheadStep, out, column);
       else if (rows == 3) tile(format, vectors, 3, x, w, steps, ahead, aheadStep, out, column);
       else if (rows == 2) tile(format, vectors, 2, x, w, steps, ahead, aheadStep, out, column);

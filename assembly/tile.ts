@@ -1,4 +1,4 @@
-import { finished, firstHelp, mac, secondHelp, vectorBytes, weightsAt } from './format';
+import { finished, helpOf, mac, powerOf, vectorBytes, weightsAt } from './format';
 
 /**
  * `rows` rows (1 to 6) of x against one panel of `vectors` vectors (2 or 4): out[i, j] = Σ x[i, l] w[j, l] + bias[j].
@@ -15,7 +15,8 @@ export function tile(
   format: i32, vectors: i32, rows: i32, xRows: usize, panel: usize, steps: i32,
   ahead: usize, aheadStep: usize, outRows: usize, column: usize,
 ): void {
-  const wStep = vectors * vectorBytes(format), zero = i32x4.splat(0), help = firstHelp(format, steps), power = secondHelp(steps);
+  const wStep = vectors * vectorBytes(format), zero = i32x4.splat(0);
+  const help = helpOf(format, steps), power = powerOf(steps);
   let x0 = rowAt(xRows, 0), x1 = x0, x2 = x0, x3 = x0, x4 = x0, x5 = x0;
   if (rows > 1) x1 = rowAt(xRows, 1);
   if (rows > 2) x2 = rowAt(xRows, 2);
@@ -30,7 +31,8 @@ export function tile(
   const end = w + <usize>(steps * wStep);
   do {
     const w0 = weightsAt(format, w, 0, help, power), w1 = weightsAt(format, w, 1, help, power);
-    const w2 = vectors > 2 ? weightsAt(format, w, 2, help, power) : w0, w3 = vectors > 2 ? weightsAt(format, w, 3, help, power) : w1;
+    const w2 = vectors > 2 ? weightsAt(format, w, 2, help, power) : w0;
+    const w3 = vectors > 2 ? weightsAt(format, w, 3, help, power) : w1;
     let x = v128.load32_splat(x0); x0 += 4;
     c00 = mac(format, x, w0, c00, help); c01 = mac(format, x, w1, c01, help);
     if (vectors > 2) { c02 = mac(format, x, w2, c02, help); c03 = mac(format, x, w3, c03, help); }
@@ -86,7 +88,8 @@ export function fewRows(
   format: i32, vectors: i32, rows: i32, xRows: usize, panel: usize, panelBytes: usize, steps: i32,
   outRows: usize, column: usize,
 ): void {
-  const wStep = vectors * vectorBytes(format), zero = i32x4.splat(0), help = firstHelp(format, steps), power = secondHelp(steps);
+  const wStep = vectors * vectorBytes(format), zero = i32x4.splat(0);
+  const help = helpOf(format, steps), power = powerOf(steps);
   let x0 = rowAt(xRows, 0), x1 = x0;
   if (rows > 1) x1 = rowAt(xRows, 1);
   let p0 = panel, p1 = p0 + panelBytes, p2 = p1, p3 = p1;
@@ -100,7 +103,8 @@ export function fewRows(
     let y = x;
     if (rows > 1) { y = v128.load32_splat(x1); x1 += 4; }
     let w0 = weightsAt(format, p0, 0, help, power), w1 = weightsAt(format, p0, 1, help, power);
-    let w2 = vectors > 2 ? weightsAt(format, p0, 2, help, power) : w0, w3 = vectors > 2 ? weightsAt(format, p0, 3, help, power) : w1;
+    let w2 = vectors > 2 ? weightsAt(format, p0, 2, help, power) : w0;
+    let w3 = vectors > 2 ? weightsAt(format, p0, 3, help, power) : w1;
     c00 = mac(format, x, w0, c00, help); c01 = mac(format, x, w1, c01, help);
     if (vectors > 2) { c02 = mac(format, x, w2, c02, help); c03 = mac(format, x, w3, c03, help); }
     if (rows == 1) {
@@ -146,9 +150,12 @@ export function fewRows(
 function storeRow(
   format: i32, vectors: i32, c0: v128, c1: v128, c2: v128, c3: v128, trailer: usize, rowEnd: usize, out: usize,
 ): void {
-  const s0 = finished(format, vectors, c0, 0, trailer, rowEnd), s1 = finished(format, vectors, c1, 1, trailer, rowEnd);
+  const scales = trailer + (vectors << 4), sums = scales + (vectors << 4);
+  const s0 = finished(format, c0, 0, trailer, scales, sums, rowEnd);
+  const s1 = finished(format, c1, 1, trailer, scales, sums, rowEnd);
   if (vectors > 2) {
-    const s2 = finished(format, vectors, c2, 2, trailer, rowEnd), s3 = finished(format, vectors, c3, 3, trailer, rowEnd);
+    const s2 = finished(format, c2, 2, trailer, scales, sums, rowEnd);
+    const s3 = finished(format, c3, 3, trailer, scales, sums, rowEnd);
     v128.store(out, s3, 48);
     v128.store(out, s2, 32);
   }

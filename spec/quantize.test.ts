@@ -48,13 +48,18 @@ test('the longest sums stay within int32', () => {
   assert.ok(MAX_INPUTS * 127 * 127 < 2 ** 31 && (MAX_INPUTS + 1) * 127 * 127 >= 2 ** 31);
 });
 
-const rows = fc.record({ length: fc.integer({ min: 1, max: 40 }), seed: fc.integer(), spread: fc.constantFrom(0, 3) });
+const rows = fc.record({
+  length: fc.integer({ min: 1, max: 40 }),
+  seed: fc.integer(),
+  spread: fc.constantFrom(0, 3),
+  isPositive: fc.boolean(),
+});
 
 property(
   'every number of a row is within half a step of its code, 0 exactly, and weights too',
   rows,
-  ({ length, seed, spread }, reach) => {
-    const x = numbers(seed, spread)(length);
+  ({ length, seed, spread, isPositive }, reach) => {
+    const x = numbers(seed, spread)(length).map(value => (isPositive ? Math.abs(value) : value));
     const { scale, zero, codes } = quantizeRow(x);
     const half = scale * (0.5 + 2 ** -15); // half a step, and the rounding of up to 127 steps in float32
     x.forEach((value, l) => {
