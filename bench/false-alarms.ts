@@ -1,18 +1,20 @@
 /**
  * Right backends under the oracle, for long: how many random layers it judges, and whether it ever accuses one.
  *
- * node build/bench/false-alarms.js [--runs N] [--seed S] [--shard I/N] [--out DIR] [BACKEND …]
+ * node build/bench/false-alarms.js [--runs N] [--seconds T] [--seed S] [--shard I/N] [--out DIR] [BACKEND …]
+ *
+ * Each backend gets N cases, or as many as T seconds allow. A case that is an alarm is written to DIR, and the search goes on.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 import { parseArgs } from 'node:util';
-import { type Backend, referenceF32 } from 'xmoe';
+import { type Backend, reference, referenceF32 } from 'xmoe';
 import { writeLayerCase } from 'xmoe/layer-case';
 import { callOf, conform, describe, type Implementation, implementationOf, shareOf, Tally } from 'xmoe/oracle';
 import { wasmBackend } from 'xmoe/wasm';
 
 const backends: Readonly<Record<string, () => Backend | Promise<Backend>>> = {
-  'reference-f32': () => referenceF32,
+  'reference-f32': () => ({ ...reference, ...referenceF32 }), // and its backward
   wasm: () => wasmBackend({ deterministic: true }),
   'wasm-relaxed': () => wasmBackend({ features: { relaxedSimd: 'enable' } }),
 };
@@ -21,12 +23,13 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     runs: { type: 'string', default: '10000' },
+    seconds: { type: 'string', default: 'Infinity' },
     seed: { type: 'string', default: '1' },
     shard: { type: 'string', default: '1/1' },
     out: { type: 'string', default: 'build/alarms' },
   },
 });
-const [runs, seed] = [Number(values.runs), Number(values.seed)];
+const [runs, limit, seed] = [values.runs, values.seconds, values.seed].map(Number);
 const [shard, numShards] = values.shard.split('/').map(Number);
 const names = positionals.length > 0 ? positionals : Object.keys(backends);
 
@@ -41,7 +44,8 @@ async function judge(implementation: Implementation): Promise<Row> {
   const tally = new Tally();
   let alarms = 0;
   const start = performance.now();
-  for (let index = shard - 1; index < runs; index += numShards) {
+  const seconds = () => (performance.now() - start) / 1000;
+  for (let index = shard - 1; index < runs && seconds() < limit; index += numShards) {
     const call = callOf(seed, index, {}, index % 4 === 0);
     const conformance = conform(await implementation.run(call), call, implementation.arithmetic);
     tally.add(conformance);
@@ -55,7 +59,7 @@ async function judge(implementation: Implementation): Promise<Row> {
     );
     console.error(`${name}\n${describe(conformance)}`);
   }
-  return { tally, alarms, seconds: (performance.now() - start) / 1000 };
+  return { tally, alarms, seconds: seconds() };
 }
 
 console.log(
@@ -67,7 +71,12 @@ console.log(
 console.log('| --- | --: | --: | --: | --: | --- | --: |');
 let total = 0;
 for (const name of names) {
-  const { tally, alarms, seconds } = await judge(implementationOf(await backends[name]()));
+  const backend = await Promise.resolve(backends[name]()).catch((error: Error) => error);
+  if (backend instanceof Error) {
+    console.log(`| ${name} | none: ${backend.message} | | | | | |`);
+    continue;
+  }
+  const { tally, alarms, seconds } = await judge(implementationOf(backend));
   const stages = [...tally.stages].map(([stage, { worst, numAmbiguous, numWarnings }]) => ({
     stage,
     share: shareOf(worst),

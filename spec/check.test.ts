@@ -1,7 +1,7 @@
 /** `xmoe check` and `xmoe vectors` as a user types them: right and wrong backends in every form, and the line that replays. */
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -31,7 +31,8 @@ function module(name: string, code: string): string {
 
 const replayOf = (stdout: string) => /again by\n +(.*)\n/.exec(stdout)![1];
 const savedAs = (stdout: string) => /^saved as (.*); again by$/m.exec(stdout)![1];
-const smallestOf = (stdout: string) => /^ +T (\d+), E (\d+), d (\d+), m (\d+);/m.exec(stdout)!.slice(1).map(Number);
+const smallestOf = (stdout: string) =>
+  /shows it:\n +T (\d+), E (\d+), d (\d+), m (\d+);/.exec(stdout)!.slice(1).map(Number);
 
 /** Its experts forget the output bias from the third token on. */
 const forgetful = module(
@@ -95,6 +96,16 @@ for (const backend of ['reference', 'reference-f32', 'wasm']) {
   });
 }
 
+test('wasm with experts of 8 bits is held to the arithmetic of int8, and is wrong in float32', () => {
+  const options = ['check', '--backend', 'wasm', '--experts', 'int8', '--runs', '40', '--save', folder];
+  const { status, stdout } = xmoe(...options);
+  assert.equal(status, 0, stdout);
+  assert.match(stdout, /^wasm: 40 calls \(seed 0\), arithmetic int8, /);
+  const held = xmoe(...options, '--arithmetic', 'f32');
+  assert.equal(held.status, 1);
+  assert.match(held.stdout, /look at experts$/m);
+});
+
 test('the reference conforms with its gradients', () => {
   const { status, stdout } = xmoe('check', '--backend', 'reference', '--runs', '40', '--grad');
   assert.equal(status, 0, stdout);
@@ -107,6 +118,10 @@ test('a wrong module is blamed on its stage, on the smallest case, and the line 
   assert.equal(status, 1);
   assert.match(stdout, /^ {2}experts +\d+ +1 /m);
   assert.match(stdout, /^does not conform$/m);
+  assert.match(
+    stdout,
+    /^case \d+ fails at experts: \d+ of \d+ values of expert_out are off by more than their bounds/m,
+  );
   assert.deepEqual(smallestOf(stdout), [3, 1, 1, 1]);
 
   const report = JSON.parse(readFileSync(json, 'utf8'));
@@ -196,10 +211,22 @@ test('shards are disjoint, and together the whole', () => {
       'recorder.mjs',
       `import { appendFileSync } from 'node:fs';
        const asked = [];
-       export default { name: 'recorder', run(call) { asked.push(JSON.stringify([call.config, [...call.x.data]])); return new Map(); },
+       export default { name: 'recorder', run() {},
+         refuses(call) { asked.push(JSON.stringify([call.config, [...call.x.data]])); return 'it only records'; },
          close() { process.stderr.write(asked.join('\\n')); } };`,
     );
-    const { stderr } = xmoe('check', '--backend', path, '--router', 'switch', '--runs', '25', ...args);
+    const { stderr } = xmoe(
+      'check',
+      '--backend',
+      path,
+      '--router',
+      'switch',
+      '--runs',
+      '25',
+      '--save',
+      folder,
+      ...args,
+    );
     return new Set(stderr.split('\n'));
   };
   const whole = asked();
@@ -218,6 +245,11 @@ test('an implementation that takes no call conforms to nothing: status 2', () =>
   assert.match(stdout, /^nothing was judged$/m);
 });
 
+function watchFor(path: string, then: () => void): void {
+  if (existsSync(path)) then();
+  else setTimeout(watchFor, 50, path, then);
+}
+
 test('Ctrl-C gives the report so far, and ends what was asked', {
   skip: process.platform === 'win32' && 'no signals',
 }, async () => {
@@ -230,17 +262,23 @@ test('Ctrl-C gives the report so far, and ends what was asked', {
        return referenceF32.route(x, weights);
      } };`,
   );
+  const asked = join(folder, 'asked');
   const forms: [string[], RegExp][] = [
     [['--backend', tells, '--runs', '10000000'], /^interrupted; so far conforms on [\d,]+ calls$/m],
     [
-      ['--', 'node', '-e', 'process.stderr.write("."); setInterval(() => {}, 1000)'],
+      [
+        '--',
+        'node',
+        '-e',
+        `process.stdin.once('data', () => require('fs').writeFileSync('${asked}', '')); setInterval(() => {}, 1000)`,
+      ],
       /^interrupted; so far nothing was judged$/m,
     ],
   ];
   for (const [args, said] of forms) {
     const run = spawn(process.execPath, [MAIN, 'check', ...args], { cwd: root });
     const stdout = new Response(run.stdout as unknown as ReadableStream).text();
-    if (args[0] === '--') setTimeout(() => run.kill('SIGINT'), 2000);
+    if (args[0] === '--') watchFor(asked, () => run.kill('SIGINT'));
     else run.stderr.once('data', () => run.kill('SIGINT'));
     assert.equal(await new Promise(resolve => run.once('exit', resolve)), 130);
     assert.match(await stdout, said);
@@ -297,6 +335,11 @@ const badUsage: [string, string[], RegExp][] = [
     'a replay of nothing',
     ['--backend', 'wasm', '--replay', 'nowhere'],
     /"--replay" expected a readable file, got ENOENT/,
+  ],
+  [
+    'files and a backend',
+    ['--files', 'src', '--backend', 'wasm'],
+    /"--files" expected nothing to ask beside it, got wasm/,
   ],
   ['no such folder', ['--files', 'nowhere'], /"--files" expected a readable folder, got ENOENT/],
   ['a folder without cases', ['--files', 'src'], /"--files" expected a folder with layer cases, got none in src/],

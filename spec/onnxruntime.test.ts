@@ -1,6 +1,7 @@
 /** ONNX Runtime, where it is installed beside the bench: graphs of standard operators, and the operator MoE, conform. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { ActivationName } from 'xmoe';
 import { layerOfSizes } from 'xmoe/cases';
 import { arithmeticNamed, conform, type StageName } from 'xmoe/oracle';
 import { type Runtime, runtimes } from '../bench/contenders/onnxruntime.js';
@@ -43,5 +44,15 @@ for (const runtime of runtimes) {
       return conform(new Map([...outputs, ['selected', selected]]), call, arithmeticNamed('f32')).verdict;
     });
     assert.deepEqual(verdicts, ['does not conform', 'does not conform', 'does not conform', 'conforms']);
+  });
+
+  test(`${runtime}: what the operator MoE calls gelu is the one with tanh, and not ONNX's own default`, async t => {
+    const why = missing(runtime);
+    if (why) return t.skip(why);
+    const call = layerOfSizes(9, 4, 8, 6, { router: 'topk', activation: 'gelu_tanh', noise: false, storage: 'f32' });
+    const outputs = await onnxruntimeMoe(runtime).run(call);
+    const verdictOf = (activation: ActivationName) =>
+      conform(outputs, { ...call, config: { ...call.config, activation } }, arithmeticNamed('f32')).verdict;
+    assert.deepEqual((['gelu_tanh', 'gelu'] as const).map(verdictOf), ['conforms', 'does not conform']);
   });
 }

@@ -1,5 +1,5 @@
 /** Command-line arguments: parsed strictly, each fault one line that names the argument. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { accessSync, constants, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
 export interface Arguments {
@@ -29,7 +29,7 @@ export function parseArguments(
   const { values, positionals } = parseArgs({ args: [...argv], options, allowPositionals: true });
   if (positionals.length !== positionalNames.length) {
     const got = positionals.length === 0 ? 'nothing' : positionals.join(' ');
-    throw new TypeError(`"arguments" expected ${positionalNames.join(' ')}, got ${got}`);
+    throw new TypeError(`"arguments" expected ${positionalNames.join(' ') || 'options alone'}, got ${got}`);
   }
   const text = (name: string) => values[name] as string | undefined;
   return {
@@ -68,4 +68,15 @@ export function writeOutput(name: string, path: string, bytes: Uint8Array): void
   } catch (error) {
     throw new TypeError(`"${name}" expected a path that can be written, got ${(error as Error).message}`);
   }
+}
+
+/** The folder, made if it is not there, so that a failure to write is told before anything long is done. */
+export function writableFolder(name: string, path: string): string {
+  try {
+    mkdirSync(path, { recursive: true });
+    accessSync(path, constants.W_OK);
+  } catch (error) {
+    throw new TypeError(`"${name}" expected a folder that can be written, got ${(error as Error).message}`);
+  }
+  return path;
 }

@@ -1,6 +1,5 @@
 /** A failing call as a file, and the line that puts it again. */
 
-import { mkdirSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import { type Failure, faultOf } from '../oracle/index.js';
 import { writeOutput } from './arguments.js';
@@ -10,7 +9,6 @@ import { caseFile } from './case-file.js';
 export function saveFailure(folder: string, seed: number, { index, smallest }: Failure): string {
   const fault = (faultOf(smallest.conformance) ?? 'fault').replace(/\W+/g, '-');
   const name = `xmoe-failure-${fault}-seed${seed}-case${index}`;
-  mkdirSync(folder, { recursive: true });
   const path = join(folder, `${name}.safetensors`);
   writeOutput('--save', path, caseFile(name, smallest.call));
   return path;

@@ -1,6 +1,7 @@
 /** The search of `xmoe check`, with its progress, its way out, and what it leaves behind. */
-import { type Implementation, probe, search } from '../oracle/index.js';
-import type { Arguments } from './arguments.js';
+import type { WantedRecipes } from '../cases/index.js';
+import { type Implementation, type LayerCall, probe, search } from '../oracle/index.js';
+import { type Arguments, writableFolder } from './arguments.js';
 import type { CheckReport } from './check-report.js';
 import { replayLine, saveFailure } from './failure-file.js';
 import { searchProgress } from './search-progress.js';
@@ -16,6 +17,7 @@ export async function hunt(
   const runs = args.number('runs', { min: 0, integer: true }) ?? 2000;
   const shard = shardOf(args.text('shard'));
   const wanted = wantedOf(args);
+  const folder = writableFolder('--save', args.text('save') ?? '.');
   const gradients = args.flag('grad');
   const progress = searchProgress(implementation.name);
   const stop = new AbortController();
@@ -39,16 +41,22 @@ export async function hunt(
     // a program that crashed or hung would do so at each probe
     const mayProbe =
       !interrupted && failure?.conformance.stages.length !== 0 && wanted.routers?.includes('threshold') !== false;
-    const probes = mayProbe ? await probe(implementation) : undefined;
+    const probes = mayProbe ? await probe(taking(implementation, wanted)) : undefined;
     const report = { name, arithmetic, what, seconds, tally, interrupted, ...(probes && { probes }) };
     if (!failure) return report;
-    const file = saveFailure(args.text('save') ?? '.', seed, failure);
+    const file = saveFailure(folder, seed, failure);
     const { smallest } = failure;
     return { ...report, shown: { name: file, ...smallest }, failure: { ...failure, replay: replayLine(argv, file) } };
   } finally {
     progress.end();
     process.removeListener('SIGINT', onInterrupt);
   }
+}
+
+/** The same, refusing the activations that are not wanted: the probes take one that is not refused. */
+function taking(implementation: Implementation, { activations }: WantedRecipes): Implementation {
+  const isWanted = ({ config }: LayerCall) => activations?.includes(config.activation) !== false;
+  return { ...implementation, refuses: call => (isWanted(call) ? implementation.refuses?.(call) : 'not wanted') };
 }
 
 function shardOf(text: string | undefined): { index: number; count: number } | undefined {

@@ -16,8 +16,10 @@ export function searchProgress(name: string): { show: (progress: Progress) => vo
     show({ done, total, shrinking }) {
       if (!shrinking && performance.now() - shown < EVERY_MS) return;
       shown = performance.now();
-      if (shrinking) write(`${name}: case ${done + 1} of ${total} fails; looking for a smaller one (Ctrl-C stops)`);
-      else write(`${name}: ${done} of ${total} cases, no fault so far (Ctrl-C stops)`);
+      const so = shrinking
+        ? `case ${done + 1} fails; looking for a smaller one`
+        : `${done} of ${total} calls, no fault so far`;
+      write(`${so} (Ctrl-C stops): ${name}`);
     },
     end() {
       if (wrote) stderr.write('\r\x1b[K');

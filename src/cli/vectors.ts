@@ -1,8 +1,7 @@
 /** `xmoe vectors`: random layer calls as files, with what the reference computes. */
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { callOf } from '../oracle/index.js';
-import { parseArguments, writeOutput } from './arguments.js';
+import { parseArguments, writableFolder, writeOutput } from './arguments.js';
 import { caseFile } from './case-file.js';
 import type { Command } from './command.js';
 import { wantedHelp, wantedOf, wantedOptions } from './wanted.js';
@@ -15,10 +14,10 @@ lists them. For each NAME.safetensors write what you compute to NAME.out.safeten
 combine, y, load_balancing_loss, with or without "out." before the name; then xmoe check --files DIR judges it. A case
 that yours does not take: a file without tensors, and why under "refused" in its metadata.
 
-  --count N          (default 100)
-  --seed S           the same seed writes the same files (default 0)
+  --count N        (default 100)
+  --seed S         the same seed writes the same files (default 0)
 ${wantedHelp}
-  --grad             a cotangent grad.y, and the gradients under out.grad.*
+  --grad           a cotangent grad.y, and the gradients under out.grad.*
 
 Exit status: 0 done, 2 bad usage.
 `;
@@ -34,8 +33,7 @@ export const vectorsCommand: Command = {
     const count = args.number('count', { min: 1, integer: true }) ?? 100;
     const seed = args.number('seed', { min: 0, max: 2 ** 32 - 1, integer: true }) ?? 0;
     const wanted = wantedOf(args);
-    const [folder] = args.positionals;
-    mkdirSync(folder, { recursive: true });
+    const folder = writableFolder('DIR', args.positionals[0]);
     const cases = Array.from({ length: count }, (_, index) => {
       const call = callOf(seed, index, wanted, args.flag('grad'));
       const name = `case-${String(index).padStart(String(count - 1).length, '0')}`;

@@ -21,7 +21,7 @@ const SMALL = 17;
 const MOST_CUTS = 24;
 
 /**
- * The smallest call found that `shows` the same: tokens, experts, hidden units and columns cut out, then options dropped,
+ * The smallest call found that `shows` the same: hidden units, columns, tokens and experts cut out, then options dropped,
  * then numbers rounded, again and again until nothing helps.
  */
 export async function shrink(
@@ -102,6 +102,21 @@ const experts: Dimension = {
   },
 };
 
+/** Two that are equal, together: faults of square matrices show in nothing else. */
+const squareExperts: Dimension = {
+  count: ({ x, weights }) => (x.cols === weights.up[0].rows ? x.cols : 1),
+  least: 1,
+  keep: (call, indices) => withWidth(withHidden(call, indices), indices),
+};
+const squareRouter: Dimension = {
+  count: ({ config, x }) => (x.cols === numColumns(config) && config.router !== 'base_train' ? config.numExperts : 1),
+  least: 1,
+  keep(call, indices) {
+    const columns = call.config.skipExpert ? [0, ...indices.map(e => e + 1)] : indices;
+    return withWidth(withExperts(call, indices), columns);
+  },
+};
+
 const dimensions: readonly Dimension[] = [
   hidden,
   width,
@@ -109,20 +124,8 @@ const dimensions: readonly Dimension[] = [
   experts,
   atSameCapacity(tokens),
   atSameCapacity(experts),
-  // two that are equal, together: faults of square matrices show in nothing else
-  {
-    count: ({ x, weights }) => (x.cols === weights.up[0].rows ? x.cols : 1),
-    least: 1,
-    keep: (call, indices) => withWidth(withHidden(call, indices), indices),
-  },
-  {
-    count: ({ config, x }) => (x.cols === numColumns(config) && config.router !== 'base_train' ? config.numExperts : 1),
-    least: 1,
-    keep(call, indices) {
-      const columns = call.config.skipExpert ? [0, ...indices.map(e => e + 1)] : indices;
-      return withWidth(withExperts(call, indices), columns);
-    },
-  },
+  squareExperts,
+  squareRouter,
 ];
 
 /** The same, with another γ, so that γ·T/E stays what it is. */

@@ -31,7 +31,8 @@ export interface WasmBackend extends Backend {
 }
 
 /**
- * Compile the kernels and make a backend of them.
+ * Compile the kernels and make a backend of them. On workerd (Cloudflare Workers) await it at the top level of a module: the
+ * engine compiles nothing while it answers requests.
  *
  * @throws TypeError | RangeError for options that are none; Error, saying what the engine lacks, where it cannot run what
  *         is required. Threads and vectors of 256 bits that cannot be had are no error: `info` says why

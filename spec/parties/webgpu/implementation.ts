@@ -1,7 +1,7 @@
 /** The layer on a GPU, decisions on the host from the GPU's own probabilities: route, read back, decide, compute, read back. */
 import { type DispatchPlan, loadBalancingLoss, type Matrix, type Routing, reference, routers, zeros } from 'xmoe';
 import { outputTensors } from 'xmoe/layer-case';
-import { arithmeticNamed, type Implementation, type LayerCall } from 'xmoe/oracle';
+import { arithmeticNamed, type Implementation, type LayerCall, type Outputs } from 'xmoe/oracle';
 import type { Buffer, Gpu } from './device.js';
 import { activate, combine, linear, softmax } from './kernels.js';
 
@@ -10,18 +10,19 @@ export function webgpuLayer(gpu: Gpu): Implementation {
   return {
     name: `WebGPU (${gpu.about})`,
     arithmetic: arithmeticNamed('f32', { library: 'wgsl' }),
-    async run(call) {
-      const { config, inputs } = call;
-      const routing = await route(gpu, call);
-      const plan = reference.dispatch(routing, inputs, config);
-      const { expertOut, y } = await computeExperts(gpu, call, plan);
-      const balance = routers[config.router].balanced ? loadBalancingLoss(routing.probs, inputs.tokenMask) : 0;
-      gpu.free();
-      const outputs = outputTensors({ routing, plan, y, loadBalancingLoss: balance });
-      return outputs.set('expert_out', { shape: [expertOut.rows, expertOut.cols], data: expertOut.data });
-    },
+    run: call => computeLayer(gpu, call).finally(() => gpu.free()),
     close: () => gpu.close(),
   };
+}
+
+async function computeLayer(gpu: Gpu, call: LayerCall): Promise<Outputs> {
+  const { config, inputs } = call;
+  const routing = await route(gpu, call);
+  const plan = reference.dispatch(routing, inputs, config);
+  const { expertOut, y } = await computeExperts(gpu, call, plan);
+  const balance = routers[config.router].balanced ? loadBalancingLoss(routing.probs, inputs.tokenMask) : 0;
+  const outputs = outputTensors({ routing, plan, y, loadBalancingLoss: balance });
+  return outputs.set('expert_out', { shape: [expertOut.rows, expertOut.cols], data: expertOut.data });
 }
 
 async function route(gpu: Gpu, { x, weights: { router } }: LayerCall): Promise<Routing> {
