@@ -1,18 +1,12 @@
 /** The layer on one thread: expert by expert, whose rows stay in its caches, each over those of the one before. */
 import { largestMagnitude } from '../matrix.js';
-import type { Config, DispatchPlan, Matrix, RoutingInputs } from '../types.js';
+import type { Config, Matrix, RoutingInputs } from '../types.js';
 import { checkRouting } from '../validate.js';
 import { beginWith, routeLoop } from './layer-loops.js';
-import { busyExperts, dispatch, type OpenLayer } from './open-layer.js';
+import { busyExperts, dispatch, type LayerResult, type OpenLayer } from './open-layer.js';
 import { encode, encodedRows, expertMemory, hiddenRows, product, reserve, scratchBytes } from './products.js';
 import { type Call, type Loop, perform } from './tasks.js';
 import { put, putAddresses, type Rows, take } from './workspace.js';
-
-/** What a fused call hands over. */
-export interface LayerResult {
-  readonly y: Matrix;
-  readonly plan: DispatchPlan;
-}
 
 /** All stages in one, x to y: the same bits as one after another. */
 export function* layerAlone(

@@ -1,9 +1,8 @@
 /** The layer in loops of tasks, for one thread or many, with decisions in between: the bits of `layerAlone`. */
 import type { Config, DispatchPlan, Matrix, Routing, RoutingInputs } from '../types.js';
 import { checkRouting } from '../validate.js';
-import type { LayerResult } from './layer-alone.js';
 import type { Memory } from './memory.js';
-import { busyExperts, dispatch, numSkipped, type OpenLayer } from './open-layer.js';
+import { busyExperts, dispatch, type LayerResult, numSkipped, type OpenLayer } from './open-layer.js';
 import type { PackedWeights } from './packed-weights.js';
 import {
   type ExpertMemory,
@@ -141,7 +140,7 @@ export function* combineLoop(
 
 /** Tasks to share, or one of them all where there is too little to do. */
 function split(tasks: readonly Task[], multiplyAdds: number): Loop {
-  return multiplyAdds < FEW ? [tasks.flat()] : tasks;
+  return tasks.length > 0 && multiplyAdds < FEW ? [tasks.flat()] : tasks;
 }
 
 /** Bytes that `route_f32` needs beside its arguments. */

@@ -2,8 +2,9 @@
 import type { Config, Matrix, RoutingInputs } from '../types.js';
 import { checkInputs } from '../validate.js';
 import type { Computation, HeldLayer } from './held-layer.js';
-import { type LayerResult, layerAlone } from './layer-alone.js';
+import { layerAlone } from './layer-alone.js';
 import { layerLoops } from './layer-loops.js';
+import type { LayerResult } from './open-layer.js';
 import { checkFloat32 } from './packed-weights.js';
 
 /**

@@ -10,6 +10,12 @@ export interface OpenLayer extends Workspace {
   readonly packed: PackedWeights;
 }
 
+/** What a fused call hands over. */
+export interface LayerResult {
+  readonly y: Matrix;
+  readonly plan: DispatchPlan;
+}
+
 /** The reference's decisions on this routing; BASE's weights by the kernels' own sigmoid, since engines differ in theirs. */
 export function dispatch(space: Workspace, routing: Routing, inputs: RoutingInputs, config: Config): DispatchPlan {
   const plan = fastDispatch(routing, inputs, config);
