@@ -15,7 +15,7 @@ import { fewRows, tile } from './tile';
  * There are two sets of these kernels. `_8`, for vectors of 128 bits, has panels of eight outputs. `_16` has panels of
  * sixteen, and too many sums for those registers: it is for engines that join neighbouring vectors into 256 bits.
  *
- * tileRows is the most rows that share the loads of a panel: 4, or 6 where the engine keeps so many sums in registers.
+ * tileRows is the most rows that share the loads of a panel: 4, 5 or 6, as many as the engine keeps the sums of in registers.
  * scratchPtr: room for a panel in float32, its biases too, where F16 and BF16 widen it once for more than four rows; the
  * others do not use it.
  */
@@ -117,8 +117,8 @@ export function product_int8_dot_16(
   product(Format.INT8_DOT, 4, panelsPtr, steps, xRows, numRows, outRows, firstPanel, lastPanel, tileRows);
 }
 
-/** Target simd needs a register for each product: the sums of six rows do not fit beside it. */
-const HAS_SIXES: bool = ASC_FEATURE_RELAXED_SIMD;
+/** Target simd needs a register for each product: the sums of five rows do not fit beside it. */
+const HAS_MORE: bool = ASC_FEATURE_RELAXED_SIMD;
 
 // `format` and `vectors` are constants wherever these are called: each kernel has its own code, without a test of them. Two
 // calls in one function would undo that: the optimizer makes one of them.
@@ -143,14 +143,14 @@ function product(
   }
   // All rows against one panel, which stays in the first cache, in tiles of nearly equal height. Each tile calls its share of
   // the next panel to the caches.
-  const hasSixes = HAS_SIXES && !isHalf(format), most = hasSixes ? tileRows : min(tileRows, 4), numTiles = (numRows + most - 1) / most;
+  const hasMore = HAS_MORE && !isHalf(format), most = hasMore ? tileRows : min(tileRows, 4), numTiles = (numRows + most - 1) / most;
   const aheadStep = <usize>(stepBytes / max(numTiles, 1)), aheadBytes = <usize>steps * aheadStep;
   for (; panel < lastPanel; panel++, w += panelBytes, column += outBytes) {
     let x = xRows, out = outRows, left = numRows, ahead = panel + 1 < lastPanel ? w + panelBytes : w;
     for (let tilesLeft = numTiles; tilesLeft > 0; tilesLeft--, ahead += aheadBytes) {
       const rows = (left + tilesLeft - 1) / tilesLeft;
-      if (hasSixes && rows == 6) tile(format, vectors, 6, x, w, steps, ahead, aheadStep, out, column);
-      else if (hasSixes && rows == 5) tile(format, vectors, 5, x, w, steps, ahead, aheadStep, out, column);
+      if (hasMore && rows == 6) tile(format, vectors, 6, x, w, steps, ahead, aheadStep, out, column);
+      else if (hasMore && rows == 5) tile(format, vectors, 5, x, w, steps, ahead, aheadStep, out, column);
       else if (rows == 4) tile(format, vectors, 4, x, w, steps, ahead, aheadStep, out, column);
       else if (rows == 3) tile(format, vectors, 3, x, w, steps, ahead, aheadStep, out, column);
       else if (rows == 2) tile(format, vectors, 2, x, w, steps, ahead, aheadStep, out, column);

@@ -15,8 +15,8 @@ import { wasmBackend } from 'xmoe/wasm';
 
 const backends: Readonly<Record<string, () => Backend | Promise<Backend>>> = {
   'reference-f32': () => ({ ...reference, ...referenceF32 }), // and its backward
-  wasm: () => wasmBackend({ target: 'simd' }),
-  'wasm-relaxed': () => wasmBackend({ target: 'relaxed' }),
+  wasm: () => wasmBackend({ deterministic: true }),
+  'wasm-relaxed': () => wasmBackend({ features: { relaxedSimd: 'enable' } }),
 };
 
 const { values, positionals } = parseArgs({

@@ -1,7 +1,12 @@
-/** What share of the most that a core can do do the experts' products reach? S1's experts, relu, one thread. */
+/**
+ * What share of the most that a core can do do the experts' products reach? S1's experts, relu, one thread. The most is what
+ * the engine gets out of registers alone, and what a program in C does with vectors of 256 bits.
+ */
 import { type Kernels, loadKernels, memoryOf, targets, widths } from '../spec/kernels.js';
-import { compare, type Row, report } from './measure.js';
+import { compare, type Entry, type Row } from './measure.js';
+import { compileNative } from './native.js';
 import { FLOPS, peak } from './peak.js';
+import { note, report } from './report.js';
 import { shapes } from './shapes.js';
 
 const { dModel, dFf, numExperts } = shapes.find(({ name }) => name === 'S1')!;
@@ -23,7 +28,7 @@ for (const target of targets) {
   const kernels = loadKernels(target, memory);
   if (!kernels) continue;
   for (const width of widths) {
-    for (const tileRows of target === 'relaxed' ? [4, 6] : [4]) {
+    for (const tileRows of target === 'relaxed' ? [4, 5, 6] : [4]) {
       const name = `experts, ${target} ${tileRows}x${width}`;
       experts.set(name, run(kernels, memory.buffer, width, tileRows));
     }
@@ -62,8 +67,12 @@ function run(kernels: Kernels, memory: ArrayBuffer, width: 8 | 16, tileRows: num
   };
 }
 
+const native = compileNative('native-peak');
+if (typeof native === 'string') note(`registers alone, native left out: ${native}`);
+
 function time(of: Case): Promise<Row[]> {
-  const contenders = new Map<string, () => void>();
+  const contenders = new Map<string, Entry['run']>();
+  if (typeof native !== 'string') contenders.set('registers alone, native', native.sampler(flopsOf(of)));
   for (const target of targets) {
     const registers = peak(target);
     if (registers) contenders.set(`registers alone, ${target}`, () => registers(Math.round(flopsOf(of) / FLOPS)));

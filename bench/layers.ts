@@ -48,7 +48,7 @@ export function layerOf(shape: Shape, layerRouter: LayerRouter): Layer {
   const up = uniform(numExperts * dFf * dModel, 1 / Math.sqrt(dModel));
   const down = uniform(numExperts * dModel * dFf, 1 / Math.sqrt(dFf));
   const weights: Weights = {
-    router: { rows: numExperts, cols: dModel, data: uniform(numExperts * dModel, 2 / Math.sqrt(dModel)) },
+    router: routerOf(numExperts, dModel, uniform),
     up: experts(up, numExperts, dFf, dModel),
     down: experts(down, numExperts, dModel, dFf),
   };
@@ -66,6 +66,11 @@ export function layerOf(shape: Shape, layerRouter: LayerRouter): Layer {
     activation: 'relu',
   };
   return { shape, config, weights, up, down, steps: stepsOf(x, weights, config, numTokens) };
+}
+
+/** Wr [E, d]: logits of tokens of deviation 1 have a deviation of 2. */
+export function routerOf(numExperts: number, dModel: number, uniform: Uniform): Matrix {
+  return { rows: numExperts, cols: dModel, data: uniform(numExperts * dModel, 2 / Math.sqrt(dModel)) };
 }
 
 /** Tokens of a decode: token t wants experts t·k … t·k + k − 1, through all E, so that no cache has their weights. */
@@ -116,10 +121,10 @@ function experts(data: Float32Array, numExperts: number, rows: number, cols: num
   return Array.from({ length: numExperts }, (_, e) => ({ rows, cols, data: data.subarray(e * size, (e + 1) * size) }));
 }
 
-type Uniform = (length: number, deviation: number) => Float32Array<ArrayBuffer>;
+export type Uniform = (length: number, deviation: number) => Float32Array<ArrayBuffer>;
 
 /** Uniform numbers of mean 0, the same in each run: xorshift32 (Marsaglia, Xorshift RNGs, 2003). */
-function uniformNumbers(): Uniform {
+export function uniformNumbers(): Uniform {
   let state = 2463534242;
   return (length, deviation) => {
     const scale = (deviation * Math.sqrt(12)) / 2 ** 32;

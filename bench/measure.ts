@@ -1,6 +1,4 @@
-/** Time contenders against each other, and print what came of it. */
-import { cpus } from 'node:os';
-import { relative } from 'node:path';
+/** Time contenders against each other. */
 import { setTimeout } from 'node:timers/promises';
 import { Bench } from 'tinybench';
 
@@ -17,103 +15,125 @@ export interface Row {
   readonly timesOurs: number;
 }
 
+/** What takes its turns: a call that is timed here, or something that times itself. */
+export interface Entry {
+  readonly shape: string;
+  readonly contender: string;
+  readonly threads: number;
+  /** The one that the others of its shape are divided by. */
+  readonly ours?: boolean;
+  readonly run: (() => unknown) | Sampler;
+}
+
+/** Something that times itself, a program of its own say: samples in ms, taken for about so many ms. */
+export interface Sampler {
+  sample(ms: number): readonly number[];
+}
+
 /** How long each contender runs, in ms. In each part it runs at least once. */
 export interface Timing {
   readonly rounds: number;
   /** In each round. */
   readonly roundMs: number;
-  /** Before the first round, unmeasured: engines compile what runs often once more, and better. */
+  /**
+   * Before the first round, unmeasured: engines compile what runs often once more, and better. Few calls in that time are
+   * not often: then it takes up to four times as long.
+   */
   readonly warmMs: number;
   /** Before each turn: the threads of the one before stop waiting for work. */
   readonly pauseMs: number;
 }
 
 /** Calls of some microseconds. */
-const SHORT: Timing = { rounds: 5, roundMs: 30, warmMs: 0, pauseMs: 0 };
+const SHORT: Timing = { rounds: 5, roundMs: 30, warmMs: 100, pauseMs: 0 };
+/** Calls of some milliseconds, on threads. */
+export const LONG: Timing = { rounds: 5, roundMs: 250, warmMs: 500, pauseMs: 50 };
 
-/**
- * Contenders take turns, so that what slows the machine for a while slows all of them; the samples of all rounds are
- * pooled. The others are divided by `ours`, or by the fastest without one.
- */
-export async function compare(
+/** Calls after which engines have seen enough. */
+const OFTEN = 10;
+
+/** Whoever has had so much time, in ms, and so many samples, sits further rounds out. */
+const ENOUGH = { ms: 4000, samples: 3 };
+
+/** `takeTurns` for one shape on one number of threads. */
+export function compare(
   shape: string,
-  contenders: ReadonlyMap<string, () => unknown>,
+  contenders: ReadonlyMap<string, Entry['run']>,
   ours: string | undefined,
   threads = 1,
   timing = SHORT,
 ): Promise<Row[]> {
+  const entryOf = ([contender, run]: [string, Entry['run']]): Entry => {
+    return { shape, contender, threads, ours: contender === ours, run };
+  };
+  return takeTurns([...contenders].map(entryOf), timing);
+}
+
+/**
+ * Contenders take turns, so that what slows the machine for a while slows all of them; the samples of all rounds are
+ * pooled. The others of a shape are divided by ours, or by the fastest without one.
+ */
+export async function takeTurns(entries: readonly Entry[], timing: Timing): Promise<Row[]> {
   const turns: Turn[] = [];
-  for (const [name, run] of contenders) turns.push({ name, run, async: await warm(run, timing.warmMs), samples: [] });
+  for (const entry of entries) turns.push({ entry, async: await warm(entry, timing.warmMs), samples: [] });
   for (let round = 0; round < timing.rounds; round++) {
     for (const turn of turns) {
+      if (hasEnough(turn)) continue;
       await setTimeout(timing.pauseMs);
       turn.samples.push(...(await samplesOf(turn, timing.roundMs)));
     }
   }
   for (const { samples } of turns) samples.sort((a, b) => a - b);
-  const medians = new Map(turns.map(({ name, samples }) => [name, quantile(samples, 0.5)]));
-  const base = ours === undefined ? Math.min(...medians.values()) : medians.get(ours)!;
-  return turns.map(({ name, samples }) => {
-    const medianMs = medians.get(name)!;
+  return turns.map(({ entry: { shape, contender, threads }, samples }) => {
+    const medianMs = median(samples);
     const spread = [quantile(samples, 0.25), quantile(samples, 0.75)] as const;
-    return { shape, contender: name, threads, node: process.version, medianMs, spread, timesOurs: medianMs / base };
+    const base = turns.find(({ entry }) => entry.shape === shape && entry.ours)?.samples;
+    const rivals = turns.filter(({ entry }) => entry.shape === shape).map(turn => median(turn.samples));
+    const timesOurs = medianMs / (base ? median(base) : Math.min(...rivals));
+    return { shape, contender, threads, node: process.version, medianMs, spread, timesOurs };
   });
 }
 
 interface Turn {
-  readonly name: string;
-  readonly run: () => unknown;
+  readonly entry: Entry;
   /** Whether `run` hands over a promise. A call that does not is not awaited: that would cost as much as a small product. */
   readonly async: boolean;
   readonly samples: number[];
 }
 
-/** Run for so long, at least once, and tell whether calls hand over promises. */
-async function warm(run: () => unknown, ms: number): Promise<boolean> {
-  const end = performance.now() + ms;
-  for (;;) {
+function hasEnough({ samples }: Turn): boolean {
+  return samples.length >= ENOUGH.samples && samples.reduce((sum, ms) => sum + ms, 0) >= ENOUGH.ms;
+}
+
+/** Run for about so long, at least once, and tell whether calls hand over promises. */
+async function warm({ run }: Entry, ms: number): Promise<boolean> {
+  if (typeof run !== 'function') {
+    run.sample(ms);
+    return false;
+  }
+  const start = performance.now();
+  for (let calls = 1; ; calls++) {
     const result = run();
     await result;
-    if (performance.now() >= end) return result instanceof Promise;
+    const elapsed = performance.now() - start;
+    if (elapsed >= (calls < OFTEN ? 4 * ms : ms)) return result instanceof Promise;
   }
 }
 
-async function samplesOf({ name, run, async }: Turn, time: number): Promise<readonly number[]> {
+async function samplesOf({ entry: { contender, run }, async }: Turn, time: number): Promise<readonly number[]> {
+  if (typeof run !== 'function') return run.sample(time);
   const bench = new Bench({ time, iterations: 1, warmup: false, retainSamples: true, throws: true });
-  bench.add(name, run, { async });
+  bench.add(contender, run, { async });
   const [{ result }] = async ? await bench.run() : bench.runSync();
-  if (result.state !== 'completed') throw new Error(`${name}: ${result.state}`);
+  if (result.state !== 'completed') throw new Error(`${contender}: ${result.state}`);
   return result.latency.samples!;
+}
+
+function median(sorted: readonly number[]): number {
+  return quantile(sorted, 0.5);
 }
 
 /** The sample at `share` of the way through, to the nearest. */
 function quantile(sorted: readonly number[], share: number): number {
   return sorted[Math.round(share * (sorted.length - 1))];
-}
-
-/**
- * Print `rows` as JSON, or as a Markdown table under the machine and the command. `flops`: of one run at each shape;
- * `base`: what `timesOurs` counts.
- */
-export function report(rows: readonly Row[], flops: ReadonlyMap<string, number>, base = 'times ours'): void {
-  if (process.argv.includes('--json')) {
-    console.log(JSON.stringify(rows, null, 2));
-    return;
-  }
-  const [script, ...options] = process.argv.slice(1);
-  const command = ['node', ...process.execArgv, relative(process.cwd(), script), ...options].join(' ');
-  console.log(`${cpus()[0].model}, Node ${process.version}: ${command}\n`);
-  console.log(`| shape | contender | threads | median ms | p25–p75 ms | GFLOP/s | ${base} |`);
-  console.log('|---|---|---:|---:|---:|---:|---:|');
-  for (const { shape, contender, threads, medianMs, spread, timesOurs } of rows) {
-    const [p25, p75] = spread.map(figures);
-    const gflops = flops.get(shape)! / medianMs / 1e6;
-    const times = [figures(medianMs), `${p25}–${p75}`, figures(gflops), figures(timesOurs)];
-    console.log(`| ${[shape, contender, threads, ...times].join(' | ')} |`);
-  }
-}
-
-/** Three figures. */
-function figures(value: number): string {
-  return value >= 100 ? value.toFixed(0) : value.toPrecision(3);
 }

@@ -1,4 +1,4 @@
-/** ONNX models, written by hand: the protobuf wire format, and of onnx.proto3 the fields that the benches use. */
+/** ONNX models, written by hand: the protobuf wire format, and of onnx.proto3 the fields that are used here. */
 
 export interface Model {
   readonly nodes: readonly Node[];
@@ -12,7 +12,8 @@ export interface Node {
   readonly op: string;
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
-  readonly attributes?: Readonly<Record<string, number | string>>;
+  /** A number is an integer; a float says so. */
+  readonly attributes?: Readonly<Record<string, number | string | { readonly float: number }>>;
   /** Absent: ONNX's own operators. */
   readonly domain?: string;
 }
@@ -31,10 +32,9 @@ export interface Value {
 }
 
 const TENSOR_TYPE = { float: 1, int64: 7 } as const;
-const ATTRIBUTE_TYPE = { number: 2, string: 3 } as const;
 const IR_VERSION = 10;
 const OPSETS: ReadonlyMap<string, number> = new Map([
-  ['', 18],
+  ['', 20],
   ['com.microsoft', 1],
 ]);
 
@@ -62,10 +62,11 @@ function encodeNode({ op, inputs, outputs, attributes = {}, domain = '' }: Node)
   ]);
 }
 
-/** AttributeProto. */
-function encodeAttribute(name: string, value: number | string): Buffer {
-  const type = typeof value === 'number' ? 'number' : 'string';
-  return Buffer.concat([field(1, name), field(type === 'number' ? 3 : 4, value), field(20, ATTRIBUTE_TYPE[type])]);
+/** AttributeProto, whose types are FLOAT = 1, INT = 2, STRING = 3. */
+function encodeAttribute(name: string, value: number | string | { readonly float: number }): Buffer {
+  if (typeof value === 'number') return Buffer.concat([field(1, name), field(3, value), field(20, 2)]);
+  if (typeof value === 'string') return Buffer.concat([field(1, name), field(4, value), field(20, 3)]);
+  return Buffer.concat([field(1, name), floatField(2, value.float), field(20, 1)]);
 }
 
 /** TensorProto; the data as they lie in memory, which ONNX wants little-endian. */
@@ -91,6 +92,13 @@ function field(number: number, value: number | string | Uint8Array): Buffer {
   if (typeof value === 'number') return Buffer.concat([varint(number * 8), varint(value)]);
   const bytes = typeof value === 'string' ? Buffer.from(value) : value;
   return Buffer.concat([varint(number * 8 + 2), varint(bytes.length), bytes]);
+}
+
+/** Four bytes, little-endian. */
+function floatField(number: number, value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeFloatLE(value);
+  return Buffer.concat([varint(number * 8 + 5), bytes]);
 }
 
 /** Seven bits a byte, the lowest first; the eighth bit says that more follow. */

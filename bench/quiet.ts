@@ -1,4 +1,5 @@
 /** Is the machine quiet? What a fixed loop takes, before and after, and what other processes took meanwhile. */
+import { readFileSync } from 'node:fs';
 import { cpus, loadavg } from 'node:os';
 
 /** The share by which a quiet machine may vary. */
@@ -34,7 +35,7 @@ interface Probe {
   readonly spread: number;
   /** Of the last minute: this process too. */
   readonly load: number;
-  /** What all processors worked, and what they did for this process, since some time. */
+  /** What all processors worked, and what they did for this process and those that it started, since some time. */
   readonly busyMs: number;
   readonly ownMs: number;
 }
@@ -55,8 +56,22 @@ function probe(): Probe {
     spread: (high - low) / median,
     load: loadavg()[0],
     busyMs,
-    ownMs: (own.user + own.system) / 1000,
+    ownMs: (own.user + own.system) / 1000 + childrenMs(),
   };
+}
+
+/** What processes that this one started and that have ended took: Linux alone says so. */
+function childrenMs(): number {
+  const TICK_MS = 10;
+  try {
+    // After the name in parentheses, field 3 and on: cutime and cstime are 16 and 17.
+    const fields = readFileSync('/proc/self/stat', 'utf8')
+      .replace(/^.*\) /, '')
+      .split(' ');
+    return TICK_MS * (Number(fields[16 - 3]) + Number(fields[17 - 3]));
+  } catch {
+    return 0;
+  }
 }
 
 /** Steps of a linear congruential generator: integers in registers, each waiting for the one before. */

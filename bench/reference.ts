@@ -1,7 +1,8 @@
 /** How far is the reference's matrix product, float64 and plain, from the kernel, float32 and SIMD? One thread. */
 import { linear, type Matrix } from 'xmoe';
 import { type Kernels, loadKernels, memoryOf, packed, targets } from '../spec/kernels.js';
-import { compare, type Row, report } from './measure.js';
+import { compare, type Row } from './measure.js';
+import { report } from './report.js';
 import { type Product, products, shapes } from './shapes.js';
 
 const cases = shapes.flatMap(products);

@@ -40,3 +40,15 @@ export function products({ name, dModel, numExperts, dFf, numTokens, expertsPerT
   const down = { name: `${name} down`, n: rows, m: dModel, k: dFf };
   return numExperts > 1 ? [router, up, down] : [up, down];
 }
+
+/** Of the experts' two products in one call, on average; a multiply and an add are 2. The router's is not counted. */
+export function flopsOf({ numTokens, expertsPerToken, dModel, dFf }: Shape): number {
+  return 4 * numTokens * expertsPerToken * dModel * dFf;
+}
+
+/** @throws RangeError naming the option */
+export function shapeNamed(option: string, name: string): Shape {
+  const shape = shapes.find(candidate => candidate.name === name);
+  if (!shape) throw new RangeError(`"${option}" expected some of ${shapes.map(s => s.name).join()}, got ${name}`);
+  return shape;
+}

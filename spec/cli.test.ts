@@ -111,27 +111,84 @@ test('layer of a float32 backend writes F32', () => {
   assert.deepEqual([tensors.get('y')!.dtype, tensors.get('kept')!.dtype], ['F32', 'U8']);
 });
 
-test('layer runs on WebAssembly, or says why it cannot', () => {
-  const simd = xmoe('layer', recording('capacity-tight'), '--backend', 'wasm');
-  assert.deepEqual([simd.status, simd.stderr], [0, '']);
-  assert.match(simd.stdout, /backend wasm$/m);
-  const relaxed = xmoe('layer', recording('capacity-tight'), '--backend', 'wasm-relaxed');
-  if (relaxed.status === 0) assert.match(relaxed.stdout, /backend wasm-relaxed$/m);
+test('layer runs on WebAssembly, on threads too, and writes the same bytes', () => {
+  const written = ['1', '2'].map(threads => {
+    const out = join(folder, `threads-${threads}.safetensors`);
+    const { status, stderr, stdout } = xmoe(
+      ...['layer', recording('capacity-tight'), '--backend', 'wasm', '--threads', threads, '--out', out],
+    );
+    assert.deepEqual([status, stderr], [0, '']);
+    assert.match(stdout, /backend wasm$/m);
+    return readFileSync(out);
+  });
+  assert.deepEqual(written[0], written[1]);
+});
+
+test('layer runs on relaxed SIMD where it is there or enabled, and else says why it cannot', () => {
+  const args = ['layer', recording('capacity-tight'), '--backend', 'wasm-relaxed'];
+  const enabled = xmoe(...args, '--enable-relaxed-simd', '--threads', '2');
+  assert.deepEqual([enabled.status, enabled.stderr], [0, '']);
+  assert.match(enabled.stdout, /backend wasm-relaxed$/m);
+  const { status, stdout, stderr } = xmoe(...args);
+  if (status === 0) assert.match(stdout, /backend wasm-relaxed$/m);
   else {
-    assert.deepEqual([relaxed.status, relaxed.stdout], [2, '']);
-    assert.match(relaxed.stderr, /^xmoe layer: "engine" expected relaxed SIMD, got an engine without it/);
+    assert.deepEqual([status, stdout], [2, '']);
+    assert.match(stderr, /^xmoe layer: "engine" expected relaxed SIMD, got an engine without it/);
   }
 });
 
-test('eval on WebAssembly matches the reference within 1e-3', () => {
-  const [theirs, ours] = ['reference', 'wasm'].map(backend =>
-    JSON.parse(xmoe('eval', MODEL, TEXT, '--max-tokens', '256', '--json', '--backend', backend).stdout),
+test('eval on WebAssembly matches the reference within 1e-3, and threads change no figure', () => {
+  const evaluate = (...args: string[]) => {
+    const { stdout, stderr } = xmoe('eval', MODEL, TEXT, '--max-tokens', '256', '--json', ...args);
+    assert.equal(stderr, '');
+    return JSON.parse(stdout);
+  };
+  const theirs = evaluate();
+  for (const name of ['wasm', 'wasm-relaxed']) {
+    const enabling = name === 'wasm' ? [] : ['--enable-relaxed-simd'];
+    const [ours, onThreads] = ['1', '3'].map(threads => evaluate('--backend', name, ...enabling, '--threads', threads));
+    assert.equal(ours.backend, name);
+    assert.ok(Math.abs(ours.bitsPerByte - theirs.bitsPerByte) < 1e-3);
+    ours.expertsPerToken.forEach((count: number, i: number) => {
+      assert.ok(Math.abs(count - theirs.expertsPerToken[i]) < 1e-3);
+    });
+    assert.deepEqual({ ...onThreads, seconds: 0 }, { ...ours, seconds: 0 });
+  }
+});
+
+test('layer runs with vectors of 256 bits, or says why it cannot', () => {
+  const args = ['layer', recording('silu'), '--backend', 'wasm', '--revectorize', '--threads', '2'];
+  const { status, stdout, stderr } = xmoe(...args);
+  if (status === 0) assert.match(stdout, /backend wasm$/m);
+  else {
+    assert.deepEqual([status, stdout], [2, '']);
+    assert.match(
+      stderr,
+      /^xmoe layer: "--revectorize" expected what can be had here, got none: (Node 24|V8 has it on x64)/,
+    );
+  }
+});
+
+test('eval with stored experts is near float32, and another format is bad usage', () => {
+  const evaluate = (experts: string) =>
+    xmoe('eval', MODEL, TEXT, '--max-tokens', '128', '--json', '--backend', 'wasm', '--experts', experts);
+  const [exact, ...stored] = ['f32', 'f16', 'bf16', 'int8'].map(
+    experts => JSON.parse(evaluate(experts).stdout).bitsPerByte,
   );
-  assert.equal(ours.backend, 'wasm');
-  assert.ok(Math.abs(ours.bitsPerByte - theirs.bitsPerByte) < 1e-3);
-  ours.expertsPerToken.forEach((count: number, i: number) => {
-    assert.ok(Math.abs(count - theirs.expertsPerToken[i]) < 1e-3);
-  });
+  for (const bitsPerByte of stored) {
+    assert.ok(bitsPerByte !== exact && Math.abs(bitsPerByte - exact) < 0.05, `${bitsPerByte}, ${exact}`);
+  }
+  const refused = evaluate('int4');
+  assert.deepEqual(
+    [refused.status, refused.stderr],
+    [2, 'xmoe eval: "--experts" expected f32 | f16 | bf16 | int8, got "int4"\n'],
+  );
+});
+
+test('generate on WebAssembly writes what the reference writes, and ends', () => {
+  const write = (...args: string[]) =>
+    xmoe('generate', MODEL, '--prompt', 'And the ', '--max-tokens', '24', '--temperature', '0', ...args);
+  assert.deepEqual(write('--backend', 'wasm', '--threads', '2'), write());
 });
 
 test('layer with nothing recorded agrees', () => {
@@ -161,6 +218,21 @@ const badUsage: [string, string[], RegExp][] = [
     'an unknown backend',
     ['layer', recording('silu'), '--backend', 'cuda'],
     /"--backend" expected reference \| reference-f32 \| wasm \| wasm-relaxed, got "cuda"/,
+  ],
+  [
+    'threads of a backend without them',
+    ['eval', MODEL, TEXT, '--threads', '2'],
+    /"--threads" expected --backend wasm \| wasm-relaxed beside it, got reference/,
+  ],
+  [
+    'no thread',
+    ['layer', recording('silu'), '--backend', 'wasm', '--threads', '0'],
+    /"--threads" expected an integer of at least 1, got "0"/,
+  ],
+  [
+    'enabling what the backend does not use',
+    ['layer', recording('silu'), '--backend', 'wasm', '--enable-relaxed-simd'],
+    /"--enable-relaxed-simd" expected --backend wasm-relaxed beside it, got wasm/,
   ],
   [
     'gradients of a backend without backward',

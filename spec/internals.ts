@@ -1,10 +1,14 @@
-/** Modules of the backend that no door leads to, as they were built: its layers with a choice of formats and kernels. */
-const load = (name: string) => import(new URL(`../../dist/wasm/${name}.js`, import.meta.url).href);
+/** Parts of the compiled backend that no door leads to, for tests of what users cannot reach: in Node alone. */
 
-export const { compileKernels } = (await load('kernels')) as typeof import('../src/wasm/kernels.js');
-export const { Memory } = (await load('memory')) as typeof import('../src/wasm/memory.js');
-export const { packWeights } = (await load('packed-weights')) as typeof import('../src/wasm/packed-weights.js');
-export const { runExperts, runLayer } = (await load('stages')) as typeof import('../src/wasm/stages.js');
-export const { layerLoops } = (await load('layer-loops')) as typeof import('../src/wasm/layer-loops.js');
-export const { perform } = (await load('tasks')) as typeof import('../src/wasm/tasks.js');
-export const { workspaceOver } = (await load('workspace')) as typeof import('../src/wasm/workspace.js');
+async function inside<Module>(name: string): Promise<Module> {
+  return (await import(new URL(`../../dist/wasm/${name}.js`, import.meta.url).href)) as Module;
+}
+
+export const { outputsOf } = await inside<typeof import('../src/wasm/exercise.js')>('exercise');
+export const { compileKernels } = await inside<typeof import('../src/wasm/kernels.js')>('kernels');
+export const { Memory } = await inside<typeof import('../src/wasm/memory.js')>('memory');
+export const { packWeights } = await inside<typeof import('../src/wasm/packed-weights.js')>('packed-weights');
+export const { fused } = await inside<typeof import('../src/wasm/layer.js')>('layer');
+export const { runAlone } = await inside<typeof import('../src/wasm/pool.js')>('pool');
+export const { workspaceOver } = await inside<typeof import('../src/wasm/workspace.js')>('workspace');
+export const { runExperts } = await inside<typeof import('../src/wasm/traced.js')>('traced');

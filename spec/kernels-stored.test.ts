@@ -17,7 +17,7 @@ import {
   type Width,
   widths,
 } from './kernels.js';
-import { type Call, calls, heights, numbers, places, reachPlaces, table } from './kernels-calls.js';
+import { type Call, calls, corners, heights, numbers, places, reachPlaces, table } from './kernels-calls.js';
 import { lay, memory, putAddresses, putBytes, run } from './poison.js';
 import { property } from './property.js';
 
@@ -125,14 +125,14 @@ for (const target of targets) {
           const half: StoredLinear = { n, k, weights: bits, bias };
           const wide: StoredLinear = { n, k, weights: bits.map(b => halfValue(b, exponentBits)), bias };
           const expected = outputs(kernels, target, 'f32', width, call, wide, x, 4);
-          for (const tileRows of [4, 6]) {
+          for (const tileRows of [4, 5, 6]) {
             assertSame(outputs(kernels, target, format, width, call, half, x, tileRows), expected, format, true);
           }
-          reachPlaces(call, width, reach);
+          reachPlaces(call, width, 4, reach);
           if (rows > 4) reach('widened');
         },
-        [...places, ...heights.slice(0, 4), 'widened'],
-        { share: 0.5 },
+        [...places, ...heights(4), 'widened'],
+        { share: 0.5, examples: corners },
       );
     }
 
@@ -155,14 +155,14 @@ for (const target of targets) {
             for (let l = 0; l < k; l++) sum += weights[j * k + l] * (codes[i * k + l] - zeros[i]);
             return fround(fround(fround(fround(sum) * rowScales[i]) * scales[j]) + bias[j]);
           });
-          for (const tileRows of [4, 6]) {
+          for (const tileRows of [4, 5, 6]) {
             const linear: StoredLinear = { n, k, weights, bias, scales };
             assertSame(outputs(kernels, target, format, width, call, linear, x, tileRows), expected, format, true);
           }
-          reachPlaces(call, width, reach);
+          reachPlaces(call, width, target === 'simd' ? 4 : 6, reach);
         },
-        [...places, ...heights],
-        { share: 0.5 },
+        [...places, ...heights(target === 'simd' ? 4 : 6)],
+        { share: 0.5, examples: corners },
       );
     }
   }

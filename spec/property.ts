@@ -1,9 +1,10 @@
 /** Random tests that say how to repeat them. Environment: RUNS (cases a property), SEED, REPLAY (one failing case). */
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { env } from './environment.js';
 
-const RUNS = Number(process.env.RUNS ?? 200);
-const SEED = Number(process.env.SEED ?? (Date.now() ^ (process.pid << 8)) | 0);
+const RUNS = Number(env.RUNS ?? 200);
+const SEED = Number(env.SEED ?? Math.random() * 2 ** 32) | 0;
 
 export interface PropertyOptions<T> {
   /** Cases that once failed, tried first. */
@@ -26,7 +27,7 @@ export function property<T>(
   test(name, t => {
     const reached = new Map(places.map(place => [place, 0]));
     const reach = (place: string) => reached.set(place, (reached.get(place) ?? 0) + 1);
-    const replayed = process.env.REPLAY;
+    const replayed = env.REPLAY;
     const result = fc.check(
       fc.property(arbitrary, value => check(value, reach)),
       {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   activations,
+  type DispatchPlan,
   forward,
   type Matrix,
   quantizedOutput,
@@ -16,16 +17,7 @@ import { outputTensors } from 'xmoe/layer-case';
 import { arithmeticNamed, errorBounds } from 'xmoe/oracle';
 import { activationNames, type Layer, layers, noDrop } from 'xmoe/spec';
 import { assertSame } from './close.js';
-import {
-  compileKernels,
-  layerLoops,
-  Memory,
-  packWeights,
-  perform,
-  runExperts,
-  runLayer,
-  workspaceOver,
-} from './internals.js';
+import { compileKernels, fused, Memory, packWeights, runAlone, runExperts, workspaceOver } from './internals.js';
 import { loadKernels, memoryOf, NO_RELAXED, targets, widths } from './kernels.js';
 import { property } from './property.js';
 
@@ -40,14 +32,14 @@ function open(module: KernelModule, weights: Weights, format: ExpertFormat) {
   return { ...workspaceOver(module, packed.memory), packed };
 }
 
-/** What threads compute, by one: the loops' calls in order. */
-function inLoops(layer: ReturnType<typeof open>, { x, inputs, config }: Layer, numThreads: number): Matrix {
-  const loops = layerLoops(layer, x, inputs, config, numThreads);
-  for (;;) {
-    const { done, value } = loops.next();
-    if (done) return value;
-    for (const call of value.flat()) perform(layer.kernels, call);
-  }
+/** y, from the loops for so many threads. */
+function yOf(space: ReturnType<typeof open>, { x, inputs, config }: Layer, numThreads = 1): Matrix {
+  return runAlone({ space, loops: fused(x, inputs, config)(space, numThreads) }).y;
+}
+
+/** The rows of every stage of the experts. */
+function expertRows(space: ReturnType<typeof open>, { x, config }: Layer, plan: DispatchPlan) {
+  return runAlone({ space, loops: runExperts(x, plan, config)(space, 1) });
 }
 
 /** The layer with float32 numbers, and its experts' weights made by `value`. */
@@ -94,13 +86,12 @@ for (const target of targets) {
       `${target}, ${format}: the same bits in one call, in loops, again, and with every set of kernels`,
       layers({ ...wanted }),
       layer => {
-        const { weights, x, inputs, config } = layer;
-        const loaded = open(narrow, weights, format);
-        const y = runLayer(loaded, x, inputs, config);
-        assertSame(runLayer(loaded, x, inputs, config).data, y.data, 'again', true);
-        assertSame(inLoops(loaded, layer, 3).data, y.data, 'in loops', true);
+        const loaded = open(narrow, layer.weights, format);
+        const y = yOf(loaded, layer);
+        assertSame(yOf(loaded, layer).data, y.data, 'again', true);
+        assertSame(yOf(loaded, layer, 3).data, y.data, 'in loops', true);
         for (const module of others) {
-          assertSame(runLayer(open(module, weights, format), x, inputs, config).data, y.data, 'another set', true);
+          assertSame(yOf(open(module, layer.weights, format), layer).data, y.data, 'another set', true);
         }
       },
       [],
@@ -119,10 +110,9 @@ for (const target of targets) {
           stored,
           v => v * (1 + ((v * 7.7 - Math.floor(v * 7.7) - 0.5) * 0.9 * 2 ** -numbersOf(format)) / 2),
         );
-        const { weights, x, inputs, config } = stored;
-        const expected = runLayer(open(narrow, weights, 'f32'), x, inputs, config);
-        assertSame(runLayer(open(narrow, near.weights, format), x, inputs, config).data, expected.data, 'y', true);
-        if (near.weights.up[0].data.some((v, i) => v !== weights.up[0].data[i])) reach('rounded');
+        const expected = yOf(open(narrow, stored.weights, 'f32'), stored);
+        assertSame(yOf(open(narrow, near.weights, format), stored).data, expected.data, 'y', true);
+        if (near.weights.up[0].data.some((v, i) => v !== stored.weights.up[0].data[i])) reach('rounded');
       },
       ['rounded'],
       { share: 0.5 },
@@ -133,10 +123,10 @@ for (const target of targets) {
     `${target}, int8: the rows of every stage are those of the definition`,
     layers({ ...wanted, activations: ['relu', 'silu'] }),
     random => {
-      const { weights, x, config } = rounded(random, fround);
-      const layer = open(narrow, weights, 'int8');
-      const plan = forward(reference, x, weights, config, random.inputs).plan;
-      const { hidden, out } = runExperts(layer, x, plan, config);
+      const layer = rounded(random, fround);
+      const { weights, x, config } = layer;
+      const plan = forward(reference, x, weights, config, layer.inputs).plan;
+      const { hidden, out } = expertRows(open(narrow, weights, 'int8'), layer, plan);
       const numSkip = plan.selection.numExperts - weights.up.length;
       for (let e = 0; e < weights.up.length; e++) {
         const [up, down] = [weights.up[e], weights.down[e]].map(rowsOf).map(rows => rows.map(quantizeWeights));
@@ -158,12 +148,13 @@ for (const target of targets) {
   );
 
   /** The error of y over its bound at worst, and of all of y over its length. */
-  const errorOf = ({ weights, x, inputs, config }: Layer, format: ExpertFormat) => {
+  const errorOf = (layer: Layer, format: ExpertFormat) => {
+    const { weights, x, inputs, config } = layer;
     const trace = forward(reference, x, weights, config, inputs);
-    const { out } = runExperts(open(narrow, weights, format), x, trace.plan, config);
+    const { out } = expertRows(open(narrow, weights, format), layer, trace.plan);
     const y = reference.combine(out, trace.plan);
     const kept = outputTensors(trace).get('kept')!.data as Uint8Array;
-    const bound = errorBounds({ x, weights, config, inputs }, kept, arithmeticNamed('int8')).get('y')!.error;
+    const bound = errorBounds({ weights, x, config, inputs }, kept, arithmeticNamed('int8')).get('y')!.error;
     let [worst, squaredError, squared] = [0, 0, 0];
     for (let i = 0; i < y.data.length; i++) {
       const error = Math.abs(y.data[i] - trace.y.data[i]);

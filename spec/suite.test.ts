@@ -17,7 +17,7 @@ describeXmoe(implementationOf({ ...referenceF32, ...(reference.backward && { bac
   gradients: true,
   runs,
 });
-const wasm = await wasmBackend({ target: 'simd' });
+const wasm = await wasmBackend({ deterministic: true });
 describeXmoe(implementationOf(wasm), { test: named('wasm'), runs });
 
 /** The runner's `test`, with names that say of whom. */

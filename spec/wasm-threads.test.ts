@@ -1,31 +1,26 @@
-/** Threads change no bit, hang never, and leave nothing behind. */
+/** Threads change no bit, hang never, and leave nothing behind. What only Node shows of them is in wasm-node.test.ts. */
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { once } from 'node:events';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
-import type { Worker } from 'node:worker_threads';
 import fc from 'fast-check';
-import type { Matrix } from 'xmoe';
+import { forward, type Matrix } from 'xmoe';
 import { type Layer, layerOfSizes } from 'xmoe/cases';
 import { activationNames, layers, noDrop, routerNames } from 'xmoe/spec';
-import { type WasmLayer, WorkerError, wasmBackend } from 'xmoe/wasm';
+import { bits } from './bits.js';
 import { property } from './property.js';
+import { begun, slowLayer, withThreads } from './slow-layer.js';
 
-/** Every worker thread that this process has started. */
-const started: Worker[] = [];
-process.on('worker', worker => started.push(worker));
+const [one, ...several] = await Promise.all([1, 2, 3, 5].map(withThreads));
+const [two, three] = several;
+const all = [one, ...several];
 
-const withThreads = (threads: number) => wasmBackend({ target: 'simd', threads });
-const [one, two, three] = await Promise.all([1, 2, 3].map(withThreads));
-
-const bits = ({ data }: Matrix) => Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('hex');
+/** A page that is not cross-origin isolated has one thread; what needs others is left out there. */
+const onThreads = { skip: two.info.notUsed.threads };
 
 property(
   'any number of threads gives the same bits',
   layers(),
   ({ x, weights, config, inputs }, reach) => {
-    const loaded = [one, two, three].map(backend => backend.load(weights, config));
+    const loaded = all.map(backend => backend.load(weights, config));
     const [expected, ...others] = loaded.map(layer => bits(layer.forward(x, inputs)));
     for (const y of others) assert.equal(y, expected);
     assert.equal(bits(loaded[1].forward(x, inputs)), expected);
@@ -53,7 +48,7 @@ property(
 test('forwardAsync, which leaves all work to workers, gives the bits of forward', async () => {
   const drawn: Layer[] = routerNames.map(router => layerOfSizes(200, 9, 40, 21, { router }));
   for (const { x, weights, config, inputs } of [...drawn, ...fc.sample(layers(), 60)]) {
-    const loaded = [one, two, three].map(backend => backend.load(weights, config));
+    const loaded = all.map(backend => backend.load(weights, config));
     const expected = bits(loaded[0].forward(x, inputs));
     for (const layer of loaded) assert.equal(bits(await layer.forwardAsync(x, inputs)), expected);
     for (const layer of loaded) layer.dispose();
@@ -63,9 +58,7 @@ test('forwardAsync, which leaves all work to workers, gives the bits of forward'
 test('large layers, whose tasks are many, have the same bits for every router', () => {
   for (const router of routerNames) {
     const { x, weights, config, inputs } = layerOfSizes(400, 12, 130, 70, { router });
-    const [expected, ...others] = [one, two, three].map(backend =>
-      bits(backend.load(weights, config).forward(x, inputs)),
-    );
+    const [expected, ...others] = all.map(backend => bits(backend.load(weights, config).forward(x, inputs)));
     for (const y of others) assert.equal(y, expected, router);
   }
 });
@@ -82,7 +75,7 @@ test('more threads than tokens, experts and columns, and calls without tokens', 
   many.dispose();
 });
 
-test('layers and backends work side by side; a layer in use by forwardAsync refuses forward', async () => {
+test('layers and backends work side by side; a layer in use by forwardAsync refuses forward', onThreads, async () => {
   const cases = [1, 2, 3].map(seed => layerOfSizes(150, 6, 60, 33, { seed }));
   const expected = cases.map(({ x, weights, config }) => bits(one.load(weights, config).forward(x)));
   const [ofTwo, ofThree] = [two, three].map(backend =>
@@ -107,79 +100,7 @@ test('errors of a call are those of one thread, and leave the threads in order',
   assert.equal(bits(layer.forward(x)), bits(one.load(weights, config).forward(x)));
 });
 
-/** A backend of two threads, a layer of it whose calls take a while, its input, and the y that one thread gives. */
-async function slowLayer() {
-  const { x, weights, config } = layerOfSizes(300, 8, 200, 120);
-  const before = started.length;
-  const backend = await withThreads(2);
-  return {
-    backend,
-    layer: backend.load(weights, config),
-    x,
-    expected: bits(one.load(weights, config).forward(x)),
-    /** Of this backend, the last one started. */
-    newest: () => started.slice(before).at(-1)!,
-  };
-}
-
-test('a worker that dies between calls is reported by the next, and the one after works', async () => {
-  const { backend, layer, x, expected, newest } = await slowLayer();
-  for (const call of [async () => layer.forward(x), () => layer.forwardAsync(x)]) {
-    assert.equal(bits(await call()), expected);
-    await newest().terminate();
-    await assert.rejects(call(), {
-      name: 'WorkerError',
-      message: /"threads" expected workers that finish the call, got/,
-    });
-    for (let i = 0; i < 5; i++) assert.equal(bits(await call()), expected);
-  }
-  backend.dispose();
-});
-
-/** Calls until a death is reported, every result before it right; then the next calls. */
-async function untilDeath(call: () => Promise<Matrix>, expected: string): Promise<void> {
-  let report: unknown;
-  for (let i = 0; i < 500 && !report; i++) {
-    const y = await call().catch(error => {
-      report = error;
-    });
-    if (y) assert.equal(bits(y), expected);
-    await sleep(1);
-  }
-  assert.ok(report instanceof WorkerError, String(report));
-  assert.match(report.message, /got a worker that died/); // seen, and not just given up
-  for (let i = 0; i < 5; i++) assert.equal(bits(await call()), expected);
-}
-
-test('a worker that dies while the caller sleeps is reported', async () => {
-  const { backend, layer, x, expected, newest } = await slowLayer();
-  const { wait } = Atomics;
-  try {
-    // The caller waits for a worker that works: that one is killed.
-    Atomics.wait = ((...args: Parameters<typeof wait>) => {
-      Atomics.wait = wait;
-      newest().terminate();
-      return wait(...args);
-    }) as typeof wait;
-    await untilDeath(async () => layer.forward(x), expected);
-  } finally {
-    Atomics.wait = wait;
-    backend.dispose();
-  }
-});
-
-test('a worker that dies during forwardAsync is reported', async () => {
-  const { backend, layer, x, expected, newest } = await slowLayer();
-  let calls = 0;
-  await untilDeath(() => {
-    const pending = layer.forwardAsync(x);
-    if (++calls === 3) setImmediate(() => newest().terminate());
-    return pending;
-  }, expected);
-  backend.dispose();
-});
-
-test('a worker that fails says why', async () => {
+test('a worker that fails says why', onThreads, async () => {
   const { backend, layer, x, newest } = await slowLayer();
   newest().postMessage('neither memory nor module');
   let report = '';
@@ -192,50 +113,27 @@ test('a worker that fails says why', async () => {
   backend.dispose();
 });
 
-test('dispose ends the workers and the calls that wait for them', async () => {
-  const { backend, layer, x, newest } = await slowLayer();
+test('dispose ends the calls that wait for threads', onThreads, async () => {
+  const { backend, layer, x } = await slowLayer();
   const pending = [layer.forwardAsync(x), layer.forwardAsync(x)];
-  const rejected = Promise.all(pending.map(call => assert.rejects(call, /disposed of/)));
-  await sleep(1);
-  const ended = once(newest(), 'exit');
+  const rejected = Promise.all([
+    assert.rejects(pending[0], { name: 'WorkerError', message: /disposed of/ }),
+    assert.rejects(pending[1], /disposed of/), // which had not begun
+  ]);
+  await begun();
   backend.dispose();
   backend.dispose();
-  await Promise.all([rejected, ended]);
+  await rejected;
   assert.throws(() => layer.forward(x), /"layer" expected one in use/);
 });
 
-test('a layer disposed of during its call lets the call end', async () => {
+test('a layer disposed of during its call lets the call end', onThreads, async () => {
   const { backend, layer, x, expected } = await slowLayer();
   const pending = layer.forwardAsync(x);
-  await sleep(1);
+  await begun();
   layer.dispose();
   assert.equal(bits(await pending), expected);
   assert.throws(() => layer.forward(x), /"layer" expected one in use/);
-  backend.dispose();
-});
-
-test('the memory of a layer that was disposed of serves the next', () => {
-  const large = layerOfSizes(0, 8, 512, 512, { activation: 'relu' });
-  const small = layerOfSizes(20, 3, 9, 11);
-  const expected = bits(one.load(small.weights, small.config).forward(small.x));
-  const before = process.memoryUsage().rss;
-  for (let i = 0; i < 20; i++) {
-    two.load(large.weights, large.config).dispose(); // 17 MB
-    const layer: WasmLayer = two.load(small.weights, small.config);
-    assert.equal(bits(layer.forward(small.x)), expected);
-    layer.dispose();
-  }
-  const grown = process.memoryUsage().rss - before;
-  assert.ok(grown < 200e6, `${grown} bytes`);
-});
-
-test('idle threads burn no time', async () => {
-  const { backend, layer, x } = await slowLayer();
-  layer.forward(x);
-  const before = process.cpuUsage();
-  await sleep(300);
-  const { user, system } = process.cpuUsage(before);
-  assert.ok(user + system < 150e3, `${user + system} µs`);
   backend.dispose();
 });
 
@@ -246,45 +144,25 @@ test('bad numbers of threads are refused, and the backend says what it uses', as
   // @ts-expect-error: a caller without types
   await assert.rejects(withThreads('2'), /TypeError: "options.threads" expected an integer/);
   assert.deepEqual([one.info.threads, one.info.notUsed.threads], [1, 'options.threads is 1']);
-  assert.deepEqual([three.info.threads, three.info.notUsed.threads], [3, undefined]);
+  for (const [i, { info }] of several.entries()) {
+    if (info.threads === 1) assert.match(info.notUsed.threads!, /SharedArrayBuffer is missing/);
+    else assert.deepEqual([info.threads, info.notUsed.threads], [[2, 3, 5][i], undefined]);
+  }
 });
 
-/** What a program prints that has `layer` of `backend`, and ends by itself. `first` runs before the library is loaded. */
-function program(first: string, rest: string): string {
-  const door = new URL('../../dist/wasm/index.js', import.meta.url);
-  const one = `{ rows: 1, cols: 1, data: Float64Array.of(1) }`;
-  const many = `{ rows: 500, cols: 1, data: new Float64Array(500).fill(2) }`;
-  const source = `${first};
-    const { wasmBackend } = await import('${door}');
-    const backend = await wasmBackend({ target: 'simd', threads: 2 });
-    const weights = { router: ${one}, up: [${one}], down: [${one}] };
-    const layer = backend.load(weights, { router: 'dense', numExperts: 1, capacityFactor: null, activation: 'relu' });
-    const x = ${many};
-    const isRight = ({ data }) => data.length === 500 && data.every(y => y === 2);
-    ${rest}`;
-  const args = ['--input-type=module', '--eval', source];
-  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: 60_000 });
-  assert.equal(status, 0, stderr);
-  return stdout.trim();
-}
-
-const report = 'console.log(backend.info.threads, isRight(layer.forward(x)), isRight(await layer.forwardAsync(x)));';
-
-test('a process that used threads, and did not dispose of them, ends by itself', () => {
-  assert.equal(program('', report), '2 true true');
-});
-
-test('where the calling thread may not sleep, as in a page, forward works too', () => {
-  const refuse = `Atomics.wait = () => { throw new TypeError('Atomics.wait cannot be called in this context') }`;
-  assert.equal(program(refuse, `for (let i = 0; i < 50; i++) layer.forward(x); ${report}`), '2 true true');
-});
-
-test('without SharedArrayBuffer or workers there is one thread, and the reason', () => {
-  const why = 'console.log(backend.info.notUsed.threads);';
-  assert.match(
-    program('delete globalThis.SharedArrayBuffer', report + why),
-    /^1 true true\nSharedArrayBuffer is missing/,
-  );
-  const noNode = `Object.defineProperty(globalThis, 'process', { value: undefined })`;
-  assert.match(program(noNode, report + why), /^1 true true\nworkers are missing/);
+test('the stages of a trace, and a model’s fused calls, have the same bits on threads', () => {
+  for (const router of routerNames) {
+    const { x, weights, config, inputs } = layerOfSizes(100, 7, 30, 20, { router });
+    const expected = forward(one, x, weights, config, inputs);
+    for (const backend of several) {
+      const trace = forward(backend, x, weights, config, inputs);
+      assert.deepEqual(
+        [trace.routing.probs, trace.experts.hidden, trace.experts.out, trace.y].map(bits),
+        [expected.routing.probs, expected.experts.hidden, expected.experts.out, expected.y].map(bits),
+      );
+      const { y, plan } = backend.fused!(x, weights, config, inputs);
+      assert.equal(bits(y), bits(expected.y));
+      assert.deepEqual(plan, expected.plan);
+    }
+  }
 });

@@ -1,6 +1,5 @@
 /** The WebAssembly backend against the reference: stage by stage, within computed bounds, and with the same bits every time. */
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { type Config, forward, type Matrix, reference, type Weights } from 'xmoe';
 import { layerOfSizes } from 'xmoe/cases';
@@ -8,15 +7,16 @@ import { type LayerCase, outputTensors, readLayerCase } from 'xmoe/layer-case';
 import { runCase } from 'xmoe/oracle';
 import { activationNames, type Layer, layers, noDrop, routerNames } from 'xmoe/spec';
 import { type WasmBackend, wasmBackend } from 'xmoe/wasm';
-import { loadKernels, memoryOf } from './kernels.js';
+import { bits } from './bits.js';
+import { namesIn, readFile } from './environment.js';
 import { property } from './property.js';
 
-const folder = new URL('../../spec/recordings/', import.meta.url);
-const recordings = readdirSync(folder).filter(name => name.endsWith('.safetensors'));
-const load = (name: string) => readLayerCase(readFileSync(new URL(name, folder)));
+const folder = 'recordings/';
+const recordings = (await namesIn(folder)).filter(name => name.endsWith('.safetensors'));
+const load = async (name: string) => readLayerCase(await readFile(`${folder}${name}`));
 
-const simd = await wasmBackend({ target: 'simd' });
-const relaxed = await wasmBackend({ target: 'relaxed' }).catch((error: Error) => error);
+const simd = await wasmBackend({ deterministic: true });
+const relaxed = await wasmBackend({ features: { relaxedSimd: 'enable' } }).catch((error: Error) => error);
 const targets: [string, WasmBackend | Error][] = [
   ['wasm', simd],
   ['wasm-relaxed', relaxed],
@@ -24,9 +24,9 @@ const targets: [string, WasmBackend | Error][] = [
 
 for (const [name, backend] of targets) {
   const options = backend instanceof Error ? { skip: backend.message } : {};
-  test(`${name} is within its bounds on every recorded case, decisions equal`, options, () => {
+  test(`${name} is within its bounds on every recorded case, decisions equal`, options, async () => {
     for (const file of recordings) {
-      const layerCase = load(file);
+      const layerCase = await load(file);
       for (const { stage, verdict, error, detail } of runCase(backend as WasmBackend, layerCase).reports) {
         const isOpen = stage === 'kept' && layerCase.dropOrderOpen;
         assert.ok(verdict === 'agree' || isOpen, `${file} ${stage} ${error} ${detail}`);
@@ -35,25 +35,22 @@ for (const [name, backend] of targets) {
   });
 }
 
-/** Bits of a matrix, to compare. */
-const bits = ({ data }: Matrix) => Buffer.from(data.buffer, data.byteOffset, data.byteLength).toString('hex');
-
-test('the fused call gives the bits of the stages', () => {
+test('the fused call gives the bits of the stages', async () => {
   for (const file of recordings) {
-    const { x, weights, config, inputs } = load(file);
+    const { x, weights, config, inputs } = await load(file);
     const layer = simd.load(weights, config);
     assert.equal(bits(layer.forward(x, inputs)), bits(forward(simd, x, weights, config, inputs).y), file);
     layer.dispose();
   }
 });
 
-test('a token has the same bits alone, repeated, and after a larger call', () => {
-  const { x, weights, config } = load('threshold-basic.safetensors');
+test('a token has the same bits alone, repeated, and after a larger call', async () => {
+  const { x, weights, config } = await load('threshold-basic.safetensors');
   const layer = simd.load(weights, { ...config, capacityFactor: null });
   const alone = (t: number): Matrix => ({ rows: 1, cols: x.cols, data: x.data.subarray(t * x.cols, (t + 1) * x.cols) });
   const first = bits(layer.forward(alone(3)));
   const together = layer.forward(x);
-  assert.equal(bits({ rows: 1, cols: x.cols, data: together.data.slice(3 * x.cols, 4 * x.cols) }), first);
+  assert.equal(bits({ data: together.data.slice(3 * x.cols, 4 * x.cols) }), first);
   assert.equal(bits(layer.forward(alone(3))), first);
 });
 
@@ -197,38 +194,57 @@ test('what float32 cannot hold is refused by name', () => {
 
 test('the backend says which target it runs, and why not another', async () => {
   assert.deepEqual([simd.name, simd.info.target], ['wasm', 'simd']);
-  assert.ok(simd.info.notUsed.relaxedSimd);
-  await assert.rejects(wasmBackend({ target: 'relaxed', deterministic: true }), /"options.target" expected simd/);
-  // @ts-expect-error: a caller without types
-  await assert.rejects(wasmBackend({ target: 'avx' }), /"options.target" expected simd | relaxed, got "avx"/);
-  if (relaxed instanceof Error) assert.match(relaxed.message, /expected relaxed SIMD.*Node 22/);
+  if (relaxed instanceof Error)
+    assert.match(relaxed.message, /^"engine" expected relaxed SIMD, got an engine without it/);
+  else {
+    assert.deepEqual([relaxed.name, relaxed.info.target], ['wasm-relaxed', 'relaxed']);
+    assert.ok(!('relaxedSimd' in relaxed.info.notUsed));
+    const deterministic = await wasmBackend({ deterministic: true });
+    assert.equal(deterministic.info.notUsed.relaxedSimd, 'options.deterministic is true');
+    const refused = await wasmBackend({ features: { relaxedSimd: false } });
+    assert.deepEqual(
+      [refused.info.target, refused.info.notUsed.relaxedSimd],
+      ['simd', 'options.features.relaxedSimd is false'],
+    );
+    assert.equal((await wasmBackend()).info.target, 'relaxed');
+  }
 });
 
-test('the reference and the backend make the same decisions on real text', () => {
-  const { x, weights, config, inputs } = load('real-text-layer3.safetensors');
+const badOptions: [object, RegExp][] = [
+  [
+    { target: 'simd' },
+    /^TypeError: "options" expected none but deterministic, experts, features, threads, got "target"$/,
+  ],
+  [
+    { features: { simd: true } },
+    /^TypeError: "options.features" expected none but relaxedSimd, revectorize, got "simd"$/,
+  ],
+  [{ features: true }, /^TypeError: "options.features" expected an object, got true$/],
+  [
+    { features: { relaxedSimd: 'yes' } },
+    /^RangeError: "options.features.relaxedSimd" expected true \| false \| enable, got "yes"$/,
+  ],
+  [
+    { features: { revectorize: 'enable' } },
+    /^TypeError: "options.features.revectorize" expected true \| false, got "enable"$/,
+  ],
+  [{ experts: 'int4' }, /^RangeError: "options.experts" expected f32 \| f16 \| bf16 \| int8, got "int4"$/],
+  [{ deterministic: 1 }, /^TypeError: "options.deterministic" expected true \| false, got 1$/],
+  ...[true, 'enable'].map((relaxedSimd): [object, RegExp] => [
+    { features: { relaxedSimd }, deterministic: true },
+    /^RangeError: "options.features.relaxedSimd" expected false or none where options.deterministic is true, got/,
+  ]),
+];
+
+test('options that are none are refused by name', async () => {
+  for (const [options, message] of badOptions) await assert.rejects(wasmBackend(options), message);
+  // @ts-expect-error: a caller without types
+  await assert.rejects(wasmBackend('relaxed'), /TypeError: "options" expected an object, got "relaxed"/);
+});
+
+test('the reference and the backend make the same decisions on real text', async () => {
+  const { x, weights, config, inputs } = await load('real-text-layer3.safetensors');
   const [ours, theirs] = [simd, reference].map(backend => forward(backend, x, weights, config, inputs));
   assert.deepEqual(ours.plan.selection, theirs.plan.selection);
   assert.deepEqual(ours.plan.kept, theirs.plan.kept);
-});
-
-test('addresses past 2 GiB are addresses: the kernels give the same bits there', () => {
-  const memory = memoryOf(2 ** 31 + 2 ** 20); // pages that nobody touches cost nothing
-  const kernels = loadKernels('simd', memory)!;
-  const width = 8;
-  const yOf = (base: number) => {
-    const [xPtr, panelPtr, rowsPtr, targetsPtr, outPtr] = [0, 1024, 8192, 9216, 10240].map(p => base + p);
-    new Float32Array(memory.buffer, xPtr, 10).forEach((_, i, x) => {
-      x[i] = Math.sin(i);
-    });
-    new Float32Array(memory.buffer, panelPtr, 6 * width).forEach((_, i, w) => {
-      w[i] = Math.cos(i);
-    });
-    new Uint32Array(memory.buffer, rowsPtr, 2).set([xPtr, xPtr + 20]);
-    new Uint32Array(memory.buffer, targetsPtr, 2).set([outPtr, outPtr + 4 * width]);
-    kernels.product_f32_8(panelPtr, 5, rowsPtr, 2, targetsPtr, 0, 1, 4, 0);
-    kernels.activate_f32(outPtr, outPtr, 2 * width, 1);
-    return bits({ rows: 2, cols: width, data: new Float32Array(memory.buffer, outPtr, 2 * width).slice() });
-  };
-  assert.equal(yOf(2 ** 31 + 4096), yOf(4096));
-  assert.equal(yOf(2 ** 31 - 8192), yOf(4096)); // across the border
 });

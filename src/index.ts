@@ -10,7 +10,7 @@ export { linear } from './linear.js';
 export { loadBalancingLoss, loadBalancingLossBackward } from './loss.js';
 export * from './margins.js';
 export { zeros } from './matrix.js';
-export { backward, forward, reference, runLayer } from './moe.js';
+export { backward, forward, type LayerRun, reference, runLayer } from './moe.js';
 export * from './quantize.js';
 export { route, routeBackward, softmax } from './router.js';
 export { balancedAssignment } from './selection/assignment.js';

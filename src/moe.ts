@@ -65,6 +65,17 @@ export function runLayer(
   };
 }
 
+/** What is left of a trace where nobody looks at the stages. */
+export type LayerRun = Pick<Trace, 'backend' | 'plan' | 'y' | 'cost'>;
+
+/** `runLayer` for those who need no more than this: in the backend's one fused call, where it has one. */
+export function runFused(backend: Backend, x: Matrix, weights: Weights, config: Config): LayerRun {
+  if (!backend.fused) return runLayer(backend, x, weights, config);
+  checkInputs(x, weights.up[0].cols, config, {});
+  const { plan, y } = backend.fused(x, weights, config, {});
+  return { backend: backend.name, plan, y, cost: costOf(plan, weights, config) };
+}
+
 /**
  * The gradients of loss = Σ(y ⊙ gradY) + α·l_aux, each stage's backward in reverse order.
  *

@@ -35,23 +35,27 @@ export const MAX_INPUTS = Math.floor((2 ** 31 - 1) / 127 ** 2);
 /** The weights of one output. Scale and values are those of the nearest float32s. */
 export function quantizeWeights(w: Floats): QuantizedWeights {
   let largest = 0;
-  for (const value of w) largest = Math.max(largest, Math.abs(fround(value)));
+  for (let l = 0; l < w.length; l++) largest = Math.max(largest, Math.abs(fround(w[l])));
   const scale = Math.max(fround(largest / 127), SMALLEST_SCALE);
-  return { scale, values: Int8Array.from(w, value => clamp(roundToEven(fround(value) / scale), -127, 127)) };
+  const values = new Int8Array(w.length);
+  for (let l = 0; l < w.length; l++) values[l] = clamp(roundToEven(fround(w[l]) / scale), -127, 127);
+  return { scale, values };
 }
 
 /** One row of finite numbers, taken in float32: each operation is rounded to it. */
 export function quantizeRow(x: Floats): QuantizedRow {
   let [low, high] = [0, 0];
-  for (const value of x) {
-    low = Math.min(low, fround(value));
-    high = Math.max(high, fround(value));
+  for (let l = 0; l < x.length; l++) {
+    low = Math.min(low, fround(x[l]));
+    high = Math.max(high, fround(x[l]));
   }
   const scale = Math.max(fround(fround(high / 127) - fround(low / 127)), SMALLEST_SCALE);
   const perUnit = fround(1 / scale);
   const steps = (value: number) => roundToEven(fround(value * perUnit));
   const zero = steps(-low);
-  return { scale, zero, codes: Uint8Array.from(x, value => clamp(steps(fround(value)) + zero, 0, 127)) };
+  const codes = new Uint8Array(x.length);
+  for (let l = 0; l < x.length; l++) codes[l] = clamp(steps(fround(x[l])) + zero, 0, 127);
+  return { scale, zero, codes };
 }
 
 /** One output for one row: the exact sum rounded to float32, times each scale, plus the bias, rounded after each. */

@@ -169,6 +169,13 @@ export interface Backend {
   dispatch(routing: Routing, inputs: RoutingInputs, config: Config): DispatchPlan;
   runExperts(x: Matrix, plan: DispatchPlan, weights: Weights, config: Config): ExpertRows;
   combine(expertOut: Matrix, plan: DispatchPlan): Matrix;
+  /**
+   * The four in one call, which hands over no rows in between; the bits are the same. Absent where a backend has none: who
+   * replaces a stage of one that has it, leaves it out.
+   */
+  readonly fused?:
+    | ((x: Matrix, weights: Weights, config: Config, inputs: RoutingInputs) => Pick<Trace, 'plan' | 'y'>)
+    | undefined;
   /** Absent where a backend has no backward. */
   backward?(trace: Trace, x: Matrix, weights: Weights, config: Config, gradY: Matrix, inputs: RoutingInputs): Gradients;
 }

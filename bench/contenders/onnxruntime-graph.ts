@@ -1,4 +1,7 @@
-/** All experts in one graph of standard operators: gather, split by expert, two products each, weight, scatter-add. */
+/**
+ * All experts in one graph of standard operators: gather, split by expert, two products each, weight, scatter-add. The
+ * routing is an input.
+ */
 
 import type { Layer, Step } from '../layers.js';
 import type { Constant, Model, Node, Value } from '../onnx-model.js';
@@ -8,7 +11,6 @@ import { type Feeds, floats, integers, openSession, type Runtime } from './onnxr
 export function onnxruntimeGraph(runtime: Runtime): Contender {
   return {
     name: `${runtime} graph`,
-    task: 'experts',
     router: 'threshold',
     threads: [1, 2],
     async open(layer, threads) {

@@ -1,4 +1,7 @@
-/** A session for each expert, called with the rows that it was given; gather and scatter in JS. An idle expert costs nothing. */
+/**
+ * A session for each expert, called with the rows that it was given; gather and scatter in JS, the routing is given. An
+ * idle expert costs nothing.
+ */
 import type { Contender } from './contender.js';
 import { floats, openSession, type Runtime } from './onnxruntime.js';
 import { expertModel } from './onnxruntime-graph.js';
@@ -7,7 +10,6 @@ import { gatherExpert, scatterExpert } from './rows.js';
 export function onnxruntimeSessions(runtime: Runtime): Contender {
   return {
     name: `${runtime} sessions`,
-    task: 'experts',
     router: 'threshold',
     threads: [1, 2],
     async open(layer, threads) {

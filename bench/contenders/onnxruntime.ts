@@ -15,7 +15,7 @@ interface OnnxRuntime {
 }
 
 interface RawSession {
-  run(feeds: Feeds): Promise<{ readonly y: { readonly data: Float32Array } }>;
+  run(feeds: Feeds): Promise<Readonly<Record<string, { readonly data: Float32Array }>>>;
   release(): Promise<void>;
 }
 
@@ -28,6 +28,8 @@ export type Feeds = Readonly<Record<string, Tensor>>;
 export interface Session {
   /** The model's output y. */
   run(feeds: Feeds): Promise<Float32Array>;
+  /** All of the model's outputs, by name. */
+  runAll(feeds: Feeds): Promise<Readonly<Record<string, Float32Array>>>;
   close(): Promise<void>;
 }
 
@@ -50,7 +52,14 @@ export async function openSession(runtime: Runtime, model: Model, { threads, spi
     interOpNumThreads: 1,
     extra: { session: { intra_op: { allow_spinning: spin ? '1' : '0' } } },
   });
-  return { run: async feeds => (await session.run(feeds)).y.data, close: () => session.release() };
+  return {
+    run: async feeds => (await session.run(feeds)).y.data,
+    async runAll(feeds) {
+      const outputs = Object.entries(await session.run(feeds));
+      return Object.fromEntries(outputs.map(([name, { data }]) => [name, data]));
+    },
+    close: () => session.release(),
+  };
 }
 
 /** A matrix as a tensor of float32. */

@@ -1,10 +1,12 @@
-/** What one writes first: loops over typed arrays of float32, the rows of an expert gathered before its products. */
+/**
+ * What one writes first: loops over typed arrays of float32, the rows of an expert gathered before its products. The
+ * routing is given.
+ */
 import type { Contender } from './contender.js';
 import { gatherExpert, scatterExpert } from './rows.js';
 
 export const plain: Contender = {
   name: 'plain JS',
-  task: 'experts',
   router: 'threshold',
   threads: [1],
   async open({ shape: { dModel, dFf, numExperts }, up, down, steps }) {

@@ -7,6 +7,7 @@ export interface Arguments {
   /** A text option as given, or undefined. */
   text(name: string): string | undefined;
   flag(name: string): boolean;
+  isGiven(name: string): boolean;
   /** A number in the range, or undefined if not given. */
   number(name: string, range?: NumberRange): number | undefined;
 }
@@ -35,6 +36,7 @@ export function parseArguments(
     positionals,
     text,
     flag: name => values[name] === true,
+    isGiven: name => values[name] !== undefined,
     number(name, range = {}) {
       const given = text(name);
       return given === undefined ? undefined : parseNumber(`--${name}`, given, range);

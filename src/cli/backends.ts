@@ -1,26 +1,99 @@
-/** The backends that the command line knows by name. */
+/** The backends that the command line knows by name, and the options that choose one. */
 import { referenceF32 } from '../float32.js';
 import { reference } from '../moe.js';
 import type { Backend } from '../types.js';
-import { wasmBackend } from '../wasm/index.js';
+import { type ExpertFormat, expertFormats, wasmBackend } from '../wasm/index.js';
+import type { Arguments } from './arguments.js';
 
-const backends: Readonly<Record<string, () => Backend | Promise<Backend>>> = {
-  reference: () => reference,
-  'reference-f32': () => referenceF32,
-  wasm: () => wasmBackend({ target: 'simd' }),
-  'wasm-relaxed': () => wasmBackend({ target: 'relaxed' }),
-};
+const inJavaScript: Readonly<Record<string, Backend>> = { reference, 'reference-f32': referenceF32 };
+const wasmNames = ['wasm', 'wasm-relaxed'];
+export const backendNames = [...Object.keys(inJavaScript), ...wasmNames];
+const names = backendNames.join(' | ');
 
-export const backendNames = Object.keys(backends);
+export const backendOptions = {
+  backend: { type: 'string' },
+  threads: { type: 'string' },
+  'enable-relaxed-simd': { type: 'boolean' },
+  revectorize: { type: 'boolean' },
+  experts: { type: 'string' },
+} as const;
+
+/** The options of the WebAssembly backends. */
+export const wasmHelp = `\
+  --threads N      with wasm and wasm-relaxed: compute on N threads (default 1), with the same bits
+  --enable-relaxed-simd
+                   with wasm-relaxed: set V8's flag for it where Node has it behind one (Node 20)
+  --revectorize    with wasm and wasm-relaxed: vectors of 256 bits, with the same bits (Node 24 and later, x64)
+  --experts FORMAT with wasm and wasm-relaxed: how experts' weights are stored, ${expertFormats.join(' | ')} (default f32)`;
+
+/** @param what the backend is for */
+export const backendHelp = (what: string) => `\
+  --backend NAME   ${what}: ${names} (default reference)
+${wasmHelp}`;
+
+/** A backend that was opened for a command. */
+export interface OpenBackend {
+  readonly backend: Backend;
+  close(): void;
+}
 
 /**
- * The backend of `--backend`; the reference if none is given.
+ * The backend that the arguments choose.
  *
- * @throws RangeError for an unknown name; Error, with the reason, where the engine cannot run it
+ * @throws RangeError for an unknown name, TypeError for an option that would have no effect; Error, with the reason, where
+ *         the engine cannot run it
  */
-export async function backendOf(name = reference.name): Promise<Backend> {
-  if (!Object.hasOwn(backends, name)) {
-    throw new RangeError(`"--backend" expected ${backendNames.join(' | ')}, got "${name}"`);
+export async function openBackend(args: Arguments): Promise<OpenBackend> {
+  const name = args.text('backend') ?? reference.name;
+  if (wasmNames.includes(name)) return openWasm(name, args);
+  if (!Object.hasOwn(inJavaScript, name)) throw new RangeError(`"--backend" expected ${names}, got "${name}"`);
+  for (const option of ['threads', 'enable-relaxed-simd', 'revectorize', 'experts']) {
+    if (args.isGiven(option)) throw withoutEffect(option, wasmNames.join(' | '), name);
   }
-  return backends[name]();
+  return { backend: inJavaScript[name], close() {} };
+}
+
+/** Lends `use` the backend that the arguments choose. @throws as `openBackend` does */
+export async function withBackend<Result>(
+  args: Arguments,
+  use: (backend: Backend) => Result | Promise<Result>,
+): Promise<Result> {
+  const { backend, close } = await openBackend(args);
+  try {
+    return await use(backend);
+  } finally {
+    close();
+  }
+}
+
+async function openWasm(name: string, args: Arguments): Promise<OpenBackend> {
+  const enables = args.flag('enable-relaxed-simd');
+  if (enables && name === 'wasm') throw withoutEffect('enable-relaxed-simd', 'wasm-relaxed', name);
+  const relaxedSimd = name === 'wasm-relaxed' && (enables ? 'enable' : true);
+  const revectorize = args.flag('revectorize');
+  const threads = args.number('threads', { min: 1, integer: true }) ?? 1;
+  const experts = formatOf(args.text('experts') ?? 'f32');
+  const backend = await wasmBackend({ features: { relaxedSimd, revectorize }, threads, experts });
+  const { info } = backend;
+  const missing =
+    (info.threads !== threads && notHad('threads', info.notUsed.threads)) ||
+    (info.revectorized !== revectorize && notHad('revectorize', info.notUsed.revectorize));
+  if (!missing) return { backend, close: () => backend.dispose() };
+  backend.dispose();
+  throw missing;
+}
+
+function formatOf(given: string): ExpertFormat {
+  const format = expertFormats.find(name => name === given);
+  if (format) return format;
+  throw new RangeError(`"--experts" expected ${expertFormats.join(' | ')}, got "${given}"`);
+}
+
+/** On the command line what cannot be had is an error: nobody reads `info` there. */
+function notHad(option: string, reason: string | undefined): Error {
+  return new Error(`"--${option}" expected what can be had here, got none: ${reason}`);
+}
+
+function withoutEffect(option: string, wanted: string, name: string): Error {
+  return new TypeError(`"--${option}" expected --backend ${wanted} beside it, got ${name}`);
 }

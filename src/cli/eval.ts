@@ -2,9 +2,9 @@
 import { type Evaluation, evaluate } from '../model/index.js';
 import { parseArguments, readInput } from './arguments.js';
 import type { Command } from './command.js';
-import { modelHelp, modelOptions, progressBar, readModel, runOptionsOf, thresholdName } from './model.js';
+import { modelHelp, modelOptions, progressBar, readModel, thresholdName, withRunOptions } from './model.js';
 
-const help = `xmoe eval MODEL TEXT [--threshold τ] [--backend NAME] [--max-tokens N] [--json]
+const help = `xmoe eval MODEL TEXT [--threshold τ] [--backend NAME] [--threads N] [--max-tokens N] [--json]
 
 Predicts a text byte by byte, in windows of the model's context that know nothing of each other, and prints bits per
 byte (mean −log2 p), perplexity (2^bits, of a byte), the mean number of experts that kept a token in each XMoE layer, and
@@ -26,21 +26,22 @@ export const evalCommand: Command = {
       'max-tokens': { type: 'string' },
       json: { type: 'boolean' },
     });
-    const options = await runOptionsOf(args);
     const maxTokens = args.number('max-tokens', { min: 0, integer: true });
     const [modelPath, textPath] = args.positionals;
     const model = readModel(modelPath);
     const text = readInput('TEXT', textPath);
     const total = Math.min(text.length - 1, maxTokens ?? text.length);
-    const progress = progressBar(`τ ${thresholdName(model, options)}`);
-    const started = performance.now();
-    const evaluation = evaluate(model, text, {
-      ...options,
-      ...(maxTokens !== undefined && { maxTokens }),
-      onWindow: ({ start, tokens }) => progress((start + tokens.length) / total),
+    const { evaluation, seconds, settings } = await withRunOptions(args, options => {
+      const settings = { threshold: thresholdName(model, options), backend: options.backend.name };
+      const progress = progressBar(`τ ${settings.threshold}`);
+      const started = performance.now();
+      const evaluation = evaluate(model, text, {
+        ...options,
+        ...(maxTokens !== undefined && { maxTokens }),
+        onWindow: ({ start, tokens }) => progress((start + tokens.length) / total),
+      });
+      return { evaluation, seconds: (performance.now() - started) / 1000, settings };
     });
-    const seconds = (performance.now() - started) / 1000;
-    const settings = { threshold: thresholdName(model, options), backend: options.backend!.name };
     const report = args.flag('json')
       ? JSON.stringify({ model: modelPath, text: textPath, ...settings, ...evaluation, seconds })
       : table(evaluation, model.config.moeLayers, settings, seconds);

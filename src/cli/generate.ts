@@ -3,7 +3,7 @@ import { setImmediate } from 'node:timers/promises';
 import { decoder, encode, generate } from '../model/index.js';
 import { parseArguments } from './arguments.js';
 import type { Command } from './command.js';
-import { modelHelp, modelOptions, readModel, runOptionsOf } from './model.js';
+import { modelHelp, modelOptions, readModel, withRunOptions } from './model.js';
 
 const help = `xmoe generate MODEL --prompt TEXT [--max-tokens N] [--threshold τ] [--temperature t] [--top-p p] [--seed s]
 
@@ -35,20 +35,22 @@ export const generateCommand: Command = {
     if (!prompt)
       throw new TypeError(`"--prompt" expected text to continue, got ${prompt === '' ? 'an empty one' : 'nothing'}`);
     const options = {
-      ...(await runOptionsOf(args)),
       maxTokens: args.number('max-tokens', { min: 0, integer: true }) ?? 256,
       temperature: args.number('temperature', { min: 0 }) ?? 1,
       topP: args.number('top-p', { min: Number.MIN_VALUE, max: 1 }) ?? 1,
       seed: args.number('seed', { min: 0, max: 2 ** 32 - 1, integer: true }) ?? 0,
     };
-    const tokens = generate(readModel(args.positionals[0]), encode(prompt), options);
-    const utf8 = decoder();
-    process.stdout.write(prompt);
-    for (const { byte } of tokens) {
-      process.stdout.write(utf8.push(byte));
-      await setImmediate(); // lets a closed pipe be noticed
-    }
-    process.stdout.write(`${utf8.end()}\n`);
+    const model = readModel(args.positionals[0]);
+    await withRunOptions(args, async runOptions => {
+      const tokens = generate(model, encode(prompt), { ...runOptions, ...options });
+      const utf8 = decoder();
+      process.stdout.write(prompt);
+      for (const { byte } of tokens) {
+        process.stdout.write(utf8.push(byte));
+        await setImmediate(); // lets a closed pipe be noticed
+      }
+      process.stdout.write(`${utf8.end()}\n`);
+    });
     return 0;
   },
 };

@@ -1,28 +1,21 @@
 /** `xmoe layer`: run one layer case, compare it with what was recorded, write what came out. */
 import { type LayerCase, readLayerCase, writeOutputs } from '../layer-case/index.js';
 import { type Margin, marginsOf } from '../margins.js';
-import {
-  type Arithmetic,
-  type ArithmeticName,
-  arithmeticNamed,
-  conform,
-  describe,
-  type OutputReport,
-  runCase,
-} from '../oracle/index.js';
+import { type Arithmetic, arithmeticNamed, conform, describe, type OutputReport, runCase } from '../oracle/index.js';
 import type { Trace } from '../types.js';
 import { parseArguments, readInput, writeOutput } from './arguments.js';
-import { backendNames, backendOf } from './backends.js';
+import { backendHelp, backendOptions, withBackend } from './backends.js';
 import type { Command } from './command.js';
+import { arithmeticOf } from './implementation.js';
 
-const help = `xmoe layer CASE.safetensors [--backend NAME] [--arithmetic A] [--grad] [--out FILE]
+const help = `xmoe layer CASE.safetensors [--backend NAME] [--threads N] [--arithmetic A] [--grad] [--out FILE]
 
 Runs one layer call from a file (format: spec/SEMANTICS.md, "Layer-case files"). Where the file has recorded outputs
 (out.*), compares each stage with them: the error where it is worst against what is allowed, and a verdict. Where the
 semantics allow another decision than the recorded one, the later stages are judged on the recorded decisions. Where they
 disagree, the recorded outputs are judged by themselves too, each stage on what was recorded of the stages before it.
 
-  --backend NAME   ${backendNames.join(' | ')} (default ${backendNames[0]})
+${backendHelp('runs the layer')}
   --arithmetic A   of the recorded outputs: f64 (default) | f32 | tf32 | f16 | bf16 | int8, by which they may differ
   --grad           gradients too, of Σ(y ⊙ grad.y) + α·l_aux; the file must have grad.y
   --out FILE       write the backend's own outputs as safetensors, whatever the verdict: logits, probs, combine, y,
@@ -36,33 +29,34 @@ export const layerCommand: Command = {
   help,
   async run(argv) {
     const args = parseArguments(argv, ['CASE.safetensors'], {
-      backend: { type: 'string' },
+      ...backendOptions,
       arithmetic: { type: 'string' },
       grad: { type: 'boolean' },
       out: { type: 'string' },
     });
-    const backend = await backendOf(args.text('backend'));
     const withGradients = args.flag('grad');
     const layerCase = readLayerCase(readInput('CASE', args.positionals[0]));
-    const arithmetic = arithmeticNamed((args.text('arithmetic') ?? 'f64') as ArithmeticName);
-    const { trace, outputs, reports } = runCase(backend, layerCase, withGradients, arithmetic);
-    const isWrong = reports.some(({ verdict }) => verdict === 'disagree');
-    const out = args.text('out');
-    if (out !== undefined) {
-      const metadata = new Map([
-        ['backend', backend.name],
-        ['name', layerCase.name],
-      ]);
-      writeOutput('--out', out, writeOutputs(outputs, backend.precision === 'f64' ? 'F64' : 'F32', metadata));
-    }
-    const lines = [
-      ...summary(layerCase, trace),
-      '',
-      ...compared(reports, layerCase, withGradients || !backend.backward),
-      ...(isWrong ? ['', ...judgedAlone(layerCase, arithmetic)] : []),
-    ];
-    process.stdout.write(`${lines.join('\n')}\n`);
-    return isWrong ? 1 : 0;
+    const arithmetic = arithmeticOf(args) ?? arithmeticNamed('f64');
+    return withBackend(args, backend => {
+      const { trace, outputs, reports } = runCase(backend, layerCase, withGradients, arithmetic);
+      const isWrong = reports.some(({ verdict }) => verdict === 'disagree');
+      const out = args.text('out');
+      if (out !== undefined) {
+        const metadata = new Map([
+          ['backend', backend.name],
+          ['name', layerCase.name],
+        ]);
+        writeOutput('--out', out, writeOutputs(outputs, backend.precision === 'f64' ? 'F64' : 'F32', metadata));
+      }
+      const lines = [
+        ...summary(layerCase, trace),
+        '',
+        ...compared(reports, layerCase, withGradients || !backend.backward),
+        ...(isWrong ? ['', ...judgedAlone(layerCase, arithmetic)] : []),
+      ];
+      process.stdout.write(`${lines.join('\n')}\n`);
+      return isWrong ? 1 : 0;
+    });
   },
 };
 

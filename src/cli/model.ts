@@ -1,26 +1,27 @@
 /** What the commands that take a model share: its file, its threshold, and a progress bar. */
 import { loadModel, type Model, type RunOptions } from '../model/index.js';
+import type { Backend } from '../types.js';
 import { type Arguments, parseNumber, readInput } from './arguments.js';
-import { backendNames, backendOf } from './backends.js';
+import { backendHelp, backendOptions, withBackend } from './backends.js';
 
-export const modelOptions = { threshold: { type: 'string' }, backend: { type: 'string' } } as const;
+export const modelOptions = { threshold: { type: 'string' }, ...backendOptions } as const;
 
 export const modelHelp = `\
   --threshold τ    route by this threshold instead of the file's; "dense" takes every expert
-  --backend NAME   runs the XMoE layers: ${backendNames.join(' | ')} (default ${backendNames[0]})`;
+${backendHelp('runs the XMoE layers')}`;
 
 export function readModel(path: string): Model {
   return loadModel(readInput('MODEL', path));
 }
 
-export async function runOptionsOf(args: Arguments): Promise<RunOptions> {
-  const threshold = args.text('threshold');
-  return {
-    backend: await backendOf(args.text('backend')),
-    ...(threshold !== undefined && {
-      threshold: threshold === 'dense' ? threshold : parseNumber('--threshold', threshold, {}),
-    }),
-  };
+/** Lends `use` what `modelOptions` say. @throws as `withBackend` does, and for a threshold that is none */
+export async function withRunOptions<Result>(
+  args: Arguments,
+  use: (options: RunOptions & { readonly backend: Backend }) => Result | Promise<Result>,
+): Promise<Result> {
+  const given = args.text('threshold');
+  const threshold = given === undefined || given === 'dense' ? given : parseNumber('--threshold', given, {});
+  return withBackend(args, backend => use({ backend, ...(threshold !== undefined && { threshold }) }));
 }
 
 /** Says which threshold runs: the option's, else the file's. */

@@ -2,10 +2,10 @@
 import { type Evaluation, evaluate, type Model, type RunOptions, type TokenFacts } from '../model/index.js';
 import { parseArguments, readInput } from './arguments.js';
 import type { Command } from './command.js';
-import { modelHelp, modelOptions, progressBar, readModel, runOptionsOf, thresholdName } from './model.js';
+import { modelHelp, modelOptions, progressBar, readModel, thresholdName, withRunOptions } from './model.js';
 import { paint } from './paint.js';
 
-const help = `xmoe show MODEL TEXT [--threshold τ] [--backend NAME] [--max-tokens N]
+const help = `xmoe show MODEL TEXT [--threshold τ] [--backend NAME] [--threads N] [--max-tokens N]
 
 Evaluates the first N bytes of a text at three thresholds, 0.5, the model's own (or τ) and every expert: bits per byte,
 experts per token, and FLOPs against the dense FFN. Then prints the passage, each token coloured by how many experts
@@ -22,7 +22,6 @@ export const showCommand: Command = {
   help,
   async run(argv) {
     const args = parseArguments(argv, ['MODEL', 'TEXT'], { ...modelOptions, 'max-tokens': { type: 'string' } });
-    const options = await runOptionsOf(args);
     const maxTokens = args.number('max-tokens', { min: 1, integer: true }) ?? 1024;
     const [modelPath, textPath] = args.positionals;
     const model = readModel(modelPath);
@@ -38,11 +37,13 @@ export const showCommand: Command = {
         'FLOPs of the dense FFN',
       ),
     );
-    evaluateRow(model, text, { ...options, threshold: 0.5 });
-    const { evaluation, tokens } = evaluateRow(model, text, options);
-    const dense = evaluateRow(model, text, { ...options, threshold: 'dense' }).evaluation;
-    print(`\n${summaryOf(thresholdName(model, options), evaluation, dense)}\n`);
-    print(paint(tokens));
+    await withRunOptions(args, options => {
+      evaluateRow(model, text, { ...options, threshold: 0.5 });
+      const { evaluation, tokens } = evaluateRow(model, text, options);
+      const dense = evaluateRow(model, text, { ...options, threshold: 'dense' }).evaluation;
+      print(`\n${summaryOf(thresholdName(model, options), evaluation, dense)}\n`);
+      print(paint(tokens));
+    });
     return 0;
   },
 };

@@ -99,6 +99,15 @@ export function writeLayerCase(layerCase: LayerCase, dtype: 'F64' | 'F32' = 'F32
   return writeSafetensors({ tensors, metadata });
 }
 
+/**
+ * What somebody else computed for the case in the same file, under a prefix of its own: `out32.` is one float32 backend's.
+ * Without the prefix the names are those of `recorded`; empty where the file has none.
+ * @throws SafetensorsError | TypeError for a file that is none, or a tensor that is neither floats nor flags
+ */
+export function recordedUnder(prefix: string, file: Uint8Array): NamedTensors {
+  return readRecorded(readSafetensors(file).tensors, prefix);
+}
+
 /** A file of a backend's outputs, by their names in a layer case without `out.`: floats in `dtype`, decisions U8. */
 export function writeOutputs(
   outputs: NamedTensors,
@@ -139,10 +148,10 @@ function readInputs(tensors: ReadonlyMap<string, Tensor>, noise: Matrix | undefi
   };
 }
 
-function readRecorded(tensors: ReadonlyMap<string, Tensor>): NamedTensors {
+function readRecorded(tensors: ReadonlyMap<string, Tensor>, prefix = 'out.'): NamedTensors {
   const recorded: NamedTensors = new Map();
   for (const [key, tensor] of tensors) {
-    if (key.startsWith('out.')) recorded.set(key.slice('out.'.length), decode(tensor, key));
+    if (key.startsWith(prefix)) recorded.set(key.slice(prefix.length), decode(tensor, key));
   }
   return recorded;
 }

@@ -47,7 +47,10 @@ export function weightTensors(weights: Weights): NamedTensors {
 }
 
 /** What a backend computed, by the names that `out.*` has in a layer case. Hash has no `logits` and `probs`. */
-export function outputTensors(trace: Trace, gradients?: Gradients): NamedTensors {
+export function outputTensors(
+  trace: Pick<Trace, 'routing' | 'plan' | 'y' | 'loadBalancingLoss'>,
+  gradients?: Gradients,
+): NamedTensors {
   const { routing, plan, y, loadBalancingLoss } = trace;
   const tensors: NamedTensors = new Map();
   if (routing.logits.cols > 0) {

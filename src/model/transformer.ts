@@ -3,8 +3,8 @@
 import { checkBytes, finite, unexpected } from '../check.js';
 import { linear } from '../linear.js';
 import { addScaled, gatherRows, rows, zeros } from '../matrix.js';
-import { reference, runLayer } from '../moe.js';
-import type { Backend, Config, Matrix, Trace } from '../types.js';
+import { type LayerRun, reference, runFused } from '../moe.js';
+import type { Backend, Config, Matrix } from '../types.js';
 import { applyLinear, attend, denseFfn, layerNorm } from './layers.js';
 import type { Attention, Model } from './types.js';
 
@@ -19,7 +19,7 @@ export interface Run {
   /** Row i: of the byte after ids[i]. [n, 256] */
   readonly logits: Matrix;
   /** One for each of `config.moeLayers`. */
-  readonly traces: readonly Trace[];
+  readonly traces: readonly LayerRun[];
 }
 
 /** The keys and values of the bytes run so far; `run` adds to it. */
@@ -55,13 +55,13 @@ export function run(model: Model, ids: Uint8Array, cache: Cache = emptyCache(mod
   const backend = options.backend ?? reference;
 
   const x = embed(model, ids, cache.numTokens);
-  const traces: Trace[] = [];
+  const traces: LayerRun[] = [];
   model.layers.forEach(({ attentionNorm, attention, ffnNorm, ffn }, l) => {
     addTo(x, selfAttention(layerNorm(x, attentionNorm, layerNormEps), attention, numHeads, cache, l));
     const normed = layerNorm(x, ffnNorm, layerNormEps);
     if (ffn.kind === 'dense') addTo(x, denseFfn(normed, ffn.dense, config.activation));
     else {
-      const trace = runLayer(backend, normed, ffn.moe, config);
+      const trace = runFused(backend, normed, ffn.moe, config);
       traces.push(trace);
       addTo(x, trace.y);
     }

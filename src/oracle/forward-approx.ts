@@ -7,7 +7,7 @@ import type { Config, DispatchPlan, Matrix, Routing, Weights } from '../types.js
 import { type Approximate, exactly, factorOf, given, linearApprox, productApprox, stored } from './approximate.js';
 import { type Compared, IN } from './choices.js';
 import { activationApprox, sigmoidApprox } from './functions.js';
-import { type Rounding, storing } from './rounding.js';
+import { floorOf, flushed, type Rounding, storing } from './rounding.js';
 
 /** What the experts are given, and what they make of it. */
 export interface ForwardApprox {
@@ -139,7 +139,8 @@ export function combineApprox(
       const t = plan.tokenIndex[i];
       const pair = t * numExperts + e;
       if (kept[pair] !== IN || (only !== undefined && t !== only)) continue;
-      const [w, dw] = [weights.value.data[pair], weights.error[pair]];
+      const w = weights.value.data[pair];
+      const dw = weights.error[pair] + flushed(w, rounding.compute);
       numTerms[t]++;
       for (let c = 0; c < cols; c++) {
         const [o, dO] = [out.value.data[i * cols + c], out.error[i * cols + c]];
@@ -153,7 +154,9 @@ export function combineApprox(
   const coarser = Math.max(1, rounding.store.unitRoundoff / rounding.u);
   for (let at = 0; at < error.length; at++) {
     const n = numTerms[Math.floor(at / cols)];
-    if (n > 0) error[at] += rounding.sum(n) * coarser * size[at] + storing(rounding.store, size[at]);
+    if (n === 0) continue;
+    const products = n * floorOf(rounding.compute);
+    error[at] += rounding.sum(n) * coarser * size[at] + products + storing(rounding.store, size[at]);
   }
   return { value: y, error };
 }

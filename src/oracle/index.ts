@@ -1,4 +1,5 @@
 /** The oracle: a verdict on what any implementation computed, stage by stage, by computed bounds and margins. */
+
 export { adopt, type LayerFunction, type LooseOutputs } from './adopt.js';
 export type { Approximate } from './approximate.js';
 export {

@@ -65,6 +65,12 @@ export function floorOf({ name, smallestNormal, unitRoundoff }: FloatFormat): nu
   return name === 'f16' ? unitRoundoff * smallestNormal : smallestNormal;
 }
 
+/** What is lost of a factor that is read by hardware which takes subnormal numbers for 0: all of it, if it is one. */
+export function flushed(value: number, { smallestNormal }: FloatFormat): number {
+  const size = Math.abs(value);
+  return size < smallestNormal ? size : 0;
+}
+
 /** Storing a value of magnitude at most `size`: absolute error. */
 export function storing(format: FloatFormat, size: number): number {
   if (size === 0) return 0;

@@ -19,8 +19,8 @@ export interface SearchOptions {
   readonly shrinkLimits?: Partial<ShrinkLimits>;
   /** Called before each case, and while a failing one is shrunk. */
   readonly onProgress?: (progress: Progress) => void;
-  /** Ends the search; a case that is running then does not count. */
-  readonly signal?: AbortSignal;
+  /** An AbortSignal: ends the search; a case that is running then does not count. */
+  readonly signal?: { readonly aborted: boolean };
 }
 
 export interface Progress {

@@ -10,7 +10,8 @@ export interface ShrinkLimits {
   readonly runs: number;
   /** Milliseconds after which no further call is tried. */
   readonly ms: number;
-  readonly signal?: AbortSignal;
+  /** An AbortSignal. */
+  readonly signal?: { readonly aborted: boolean };
 }
 
 /** Prefixes of up to so many are tried one by one; what depends on a size alone is then found at its smallest. */

@@ -8,9 +8,9 @@
  * Errors  SafetensorsError and no other for a file that is none, whatever its bytes; the conversions of tensors throw
  *         TypeError for a wrong dtype and RangeError for a wrong value
  */
-import { byteLength, DTYPES, type Tensor } from './dtype.js';
-import { type Entry, METADATA, parseHeader, SafetensorsError } from './header.js';
-import { quote } from './json.js';
+import { DTYPES, type Tensor } from './dtype.js';
+import { METADATA, parseHeader, SafetensorsError } from './header.js';
+import { decodeHeader, headerLengthOf, inDataOrder, PREFIX_BYTES } from './layout.js';
 
 export { fromFloat64, fromIntegers, toFloat64, toInt32 } from './convert.js';
 export type { Dtype, FloatDtype, IntegerDtype, Tensor } from './dtype.js';
@@ -21,9 +21,6 @@ export interface SafetensorsFile {
   readonly metadata: ReadonlyMap<string, string>;
 }
 
-/** The official reader's limit. */
-const MAX_HEADER_BYTES = 100_000_000;
-
 /**
  * The tensors, in order of their data, and the metadata. Tensors are views of `file`, in memory that grows with the
  * header alone; time is that of sorting the entries.
@@ -31,9 +28,9 @@ const MAX_HEADER_BYTES = 100_000_000;
  */
 export function readSafetensors(file: Uint8Array): SafetensorsFile {
   if (!(file instanceof Uint8Array)) throw new TypeError(`"file" expected a Uint8Array, got ${typeof file}`);
-  const header = headerOf(file);
-  const { entries, metadata } = parseHeader(decode(header));
-  const data = file.subarray(8 + header.length);
+  const dataStart = PREFIX_BYTES + headerLengthOf(file, file.length);
+  const { entries, metadata } = parseHeader(decodeHeader(file.subarray(PREFIX_BYTES, dataStart)));
+  const data = file.subarray(dataStart);
   const tensors = new Map<string, Tensor>();
   for (const { name, dtype, shape, begin, end } of inDataOrder(entries, data.length)) {
     tensors.set(name, { dtype, shape, bytes: new Uint8Array(data.buffer, data.byteOffset + begin, end - begin) });
@@ -79,44 +76,4 @@ function byName([a]: [string, unknown], [b]: [string, unknown]): number {
 
 function byDtype([, a]: [string, Tensor], [, b]: [string, Tensor]): number {
   return DTYPES.indexOf(a.dtype) - DTYPES.indexOf(b.dtype);
-}
-
-function headerOf(file: Uint8Array): Uint8Array {
-  if (file.length < 8) throw new SafetensorsError(`"file" expected at least 8 bytes, got ${file.length}`);
-  const length = Number(new DataView(file.buffer, file.byteOffset).getBigUint64(0, true));
-  const fault = (expected: string) => new SafetensorsError(`"header length" expected ${expected}, got ${length}`);
-  if (length === 0) throw fault('at least 1 byte');
-  if (length > MAX_HEADER_BYTES) throw fault(`at most ${MAX_HEADER_BYTES} bytes`);
-  if (length > file.length - 8) throw fault(`at most the ${file.length - 8} bytes that follow it`);
-  return file.subarray(8, 8 + length);
-}
-
-function decode(header: Uint8Array): string {
-  // Seen before decoding, which would drop a byte order mark.
-  if (header[0] !== 0x7b) throw new SafetensorsError(`"header" expected byte 123, "{", at its start, got ${header[0]}`);
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(header);
-  } catch (cause) {
-    throw new SafetensorsError('"header" expected UTF-8, got bytes that are not', { cause });
-  }
-}
-
-/** The entries in order of their data, each as long as its shape says, and end to end over all `dataLength` bytes. */
-function inDataOrder(entries: readonly Entry[], dataLength: number): readonly Entry[] {
-  const ordered = [...entries].sort((a, b) => a.begin - b.begin || a.end - b.end);
-  let at = 0;
-  for (const { name, dtype, shape, begin, end } of ordered) {
-    const fault = (key: string, expected: string, got: readonly number[]) =>
-      new SafetensorsError(`tensor ${quote(name)}: "${key}" expected ${expected}, got [${got.join(', ')}]`);
-    const length = byteLength(dtype, shape);
-    if (length === undefined) throw fault('shape', 'less than 2^53 bytes', shape);
-    if (end - begin !== length) {
-      throw fault('data_offsets', `${length} bytes (${dtype} [${shape.join(', ')}])`, [begin, end]);
-    }
-    if (begin !== at) throw fault('data_offsets', `to begin at ${at}, where the data before it end`, [begin, end]);
-    if (end > dataLength) throw fault('data_offsets', `at most ${dataLength}, the length of the data`, [begin, end]);
-    at = end;
-  }
-  if (at < dataLength) throw new SafetensorsError(`"data" expected ${at} bytes for its tensors, got ${dataLength}`);
-  return ordered;
 }

@@ -1,31 +1,17 @@
-/** The WebAssembly backend: chooses kernels that the engine can run, and fills the seam with them. */
-import { integer, oneOf } from '../check.js';
+/** The WebAssembly backend: kernels that the engine can run, threads, and the seam filled with them. */
 import type { Backend, Config, Weights } from '../types.js';
-import { hasFeature } from './engine.js';
-import { compileKernels, type Target } from './kernels.js';
-import { openLayer, type Threads, WasmLayer } from './layer.js';
+import { checkLayer } from '../validate.js';
+import type { HeldLayer, Threads } from './held-layer.js';
+import { fused, WasmLayer } from './layer.js';
+import { LayerStore } from './layer-store.js';
 import { Memory } from './memory.js';
+import { dispatch } from './open-layer.js';
+import { openThreads } from './open-threads.js';
+import { checkOptions, type WasmInfo, type WasmOptions } from './options.js';
 import { checkFloat32 } from './packed-weights.js';
-import { Pool } from './pool.js';
-import { combine, dispatch, type OpenLayer, route, runExperts } from './stages.js';
+import { chooseTarget } from './target.js';
+import { combine, route, runExperts } from './traced.js';
 import { begin, workspaceOver } from './workspace.js';
-
-export interface WasmOptions {
-  /** `simd`: the same bits on every machine; `relaxed`: fused multiply-add. Default: relaxed where the engine has it. */
-  readonly target?: Target;
-  /** Forces `simd`. */
-  readonly deterministic?: boolean;
-  /** How many threads a loaded layer computes on, from 1 to 256; 1 when absent. The stages of a trace run on one. */
-  readonly threads?: number;
-}
-
-export interface WasmInfo {
-  readonly target: Target;
-  /** Threads in use: those asked for, or 1 where there can be no more. */
-  readonly threads: number;
-  /** Features of the engine that are not in use, each with the reason. */
-  readonly notUsed: Readonly<Record<string, string>>;
-}
 
 /**
  * A backend on WebAssembly SIMD. As a seam (`forward(backend, …)` of `xmoe`) it keeps every stage, and packs weights when
@@ -33,75 +19,62 @@ export interface WasmInfo {
  */
 export interface WasmBackend extends Backend {
   readonly info: WasmInfo;
-  /** @throws as `WasmLayer` does; Error after `dispose` */
+  /**
+   * Packs the weights, once: later changes of the matrices do not reach the layer.
+   *
+   * @throws TypeError | RangeError for weights and config that do not fit together, that float32 cannot hold, or that
+   *         need more memory than can be had: it says how much; Error after `dispose`
+   */
   load(weights: Weights, config: Config): WasmLayer;
   /** Gives back the memory of every layer, and ends the threads; twice is once. Idle threads keep no process alive. */
   dispose(): void;
 }
 
 /**
- * Compile the kernels and make a backend of them.
+ * Compile the kernels and make a backend of them. On workerd (Cloudflare Workers) await it at the top level of a module: the
+ * engine compiles nothing while it answers requests.
  *
- * @throws TypeError | RangeError for options that are none; Error, saying what the engine lacks, where it cannot run the
- *         target. Threads that cannot be had are no error: `info` says why
+ * @throws TypeError | RangeError for options that are none; Error, saying what the engine lacks, where it cannot run what
+ *         is required. Threads and vectors of 256 bits that cannot be had are no error: `info` says why
  */
 export async function wasmBackend(options: WasmOptions = {}): Promise<WasmBackend> {
-  const { target, deterministic = false, threads = 1 } = options;
-  if (target !== undefined) oneOf('options.target', target, ['simd', 'relaxed']);
-  integer('options.threads', threads, 1, MAX_THREADS);
-  const { chosen, notUsed } = choose(target, deterministic);
-  const oneThread: Threads = { module: await compileKernels(chosen, false), numThreads: 1, pool: undefined };
-  const many = await threadsOf(chosen, threads);
-  if (typeof many === 'string') {
-    return backendOn(oneThread, oneThread, { target: chosen, threads: 1, notUsed: { ...notUsed, threads: many } });
-  }
-  return backendOn(oneThread, many, { target: chosen, threads, notUsed });
+  checkOptions(options);
+  const { features = {}, deterministic = false, threads: numThreads = 1, experts = 'f32' } = options;
+  const { target, notRelaxed } = await chooseTarget(features.relaxedSimd, deterministic);
+  const { threads, notThreads, notRevectorized } = await openThreads({
+    target,
+    experts,
+    revectorize: features.revectorize ?? false,
+    numThreads,
+  });
+  const notUsed = {
+    ...(notRelaxed !== undefined && { relaxedSimd: notRelaxed }),
+    ...(notRevectorized !== undefined && { revectorize: notRevectorized }),
+    ...(notThreads !== undefined && { threads: notThreads }),
+  };
+  return backendOn(threads, {
+    target,
+    threads: threads.numThreads,
+    kernels: threads.module.set,
+    revectorized: notRevectorized === undefined,
+    experts,
+    notUsed,
+  });
 }
 
-const MAX_THREADS = 256;
-
-/** More threads than one, or the reason why there are none. */
-async function threadsOf(target: Target, numThreads: number): Promise<Threads | string> {
-  if (numThreads === 1) return 'options.threads is 1';
-  const module = await compileKernels(target, true);
-  const pool = await Pool.open(module, numThreads);
-  return typeof pool === 'string' ? pool : { module, numThreads, pool };
-}
-
-function choose(
-  wanted: Target | undefined,
-  deterministic: boolean,
-): { chosen: Target; notUsed: Record<string, string> } {
-  if (!hasFeature('simd')) throw new Error('"engine" expected WebAssembly SIMD, got one without it');
-  const hasRelaxed = hasFeature('relaxedSimd');
-  if (wanted === 'relaxed' && deterministic) {
-    throw new RangeError('"options.target" expected simd where options.deterministic is true, got "relaxed"');
-  }
-  if (wanted === 'relaxed' && !hasRelaxed) throw new Error(`"engine" expected relaxed SIMD, got ${LACKS_RELAXED}`);
-  const chosen = wanted ?? (hasRelaxed && !deterministic ? 'relaxed' : 'simd');
-  const reason = hasRelaxed ? 'the simd target was asked for' : LACKS_RELAXED;
-  return { chosen, notUsed: chosen === 'simd' ? { relaxedSimd: reason } : {} };
-}
-
-const LACKS_RELAXED = 'an engine without it (Node 22 and later have it; Node 20 with --experimental-wasm-relaxed-simd)';
-
-/** Stages run on one thread, loaded layers on `threads`. */
-function backendOn(oneThread: Threads, threads: Threads, info: WasmInfo): WasmBackend {
-  const scratch = workspaceOver(oneThread.module, new Memory(0, false)); // for the stages that see no weights
-  const loaded = new Set<WasmLayer>();
-  let opened = new WeakMap<Weights, OpenLayer>();
+function backendOn(threads: Threads, info: WasmInfo): WasmBackend {
+  const { module, pool } = threads;
+  const scratch = workspaceOver(module, new Memory(0, module.isShared)); // for the stages that see no weights
+  const layers = new LayerStore(threads);
   let isDisposed = false;
 
   function inUse(): void {
     if (isDisposed) throw new Error('"backend" expected one in use, got one that was disposed of');
   }
 
-  /** The layer of weights that the seam passes in, opened when they are first seen. */
-  function layerOf(weights: Weights): OpenLayer {
+  function layerOf(weights: Weights): HeldLayer {
     inUse();
-    const layer = opened.get(weights) ?? openLayer(oneThread, weights);
-    opened.set(weights, layer);
-    return layer;
+    return layers.see(weights);
   }
 
   return {
@@ -110,30 +83,31 @@ function backendOn(oneThread: Threads, threads: Threads, info: WasmInfo): WasmBa
     info,
     route(x, weights) {
       checkFloat32('x', x);
-      return route(layerOf(weights), x);
+      return layerOf(weights).run(route(x));
     },
     dispatch(routing, inputs, config) {
       inUse();
       begin(scratch);
       return dispatch(scratch, routing, inputs, config);
     },
-    runExperts: (x, plan, weights, config) => runExperts(layerOf(weights), x, plan, config),
+    runExperts: (x, plan, weights, config) => layerOf(weights).run(runExperts(x, plan, config)),
     combine(expertOut, plan) {
       inUse();
       return combine(scratch, expertOut, plan);
     },
+    fused(x, weights, config, inputs) {
+      checkFloat32('x', x);
+      return layerOf(weights).run(fused(x, inputs, config));
+    },
     load(weights, config) {
       inUse();
-      const layer = new WasmLayer(threads, weights, config);
-      loaded.add(layer);
-      return layer;
+      checkLayer(weights, config);
+      return new WasmLayer(layers.load(weights), config);
     },
     dispose() {
       isDisposed = true;
-      opened = new WeakMap();
-      for (const layer of loaded) layer.dispose();
-      loaded.clear();
-      threads.pool?.dispose();
+      layers.dispose();
+      pool?.dispose();
     },
   };
 }

@@ -69,7 +69,10 @@ export class Control {
 
   /** Sleeps until a worker that works does so no more, but no longer than given. */
   sleep(worker: number, milliseconds: number): void {
-    Atomics.wait(this.words, shared.blockOf(worker) + shared.STATE, shared.WORKING, milliseconds);
+    const state = shared.blockOf(worker) + shared.STATE;
+    if (!shared.changesSoon(this.words, state, shared.WORKING)) {
+      Atomics.wait(this.words, state, shared.WORKING, milliseconds);
+    }
   }
 
   /** The same without sleep, where a thread may not. */

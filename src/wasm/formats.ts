@@ -1,6 +1,6 @@
 /** How experts' weights may be stored, and what of them lies in a panel: assembly/format.ts reads it. */
 import { MAX_INPUTS, quantizeWeights } from '../quantize.js';
-import { BFLOAT16, FLOAT16, narrowHalf } from '../safetensors/half.js';
+import { BFLOAT16, FLOAT16, type HalfFormat, narrowHalf } from '../safetensors/half.js';
 import type { Floats, Matrix } from '../types.js';
 import type { Target } from './kernels.js';
 
@@ -9,7 +9,9 @@ import type { Target } from './kernels.js';
  * the bits of `f32` over the rounded weights. `int8`: in one byte, multiplied with rows of integers (see quantize.ts).
  * The router is not concerned.
  */
-export type ExpertFormat = 'f32' | 'f16' | 'bf16' | 'int8';
+export type ExpertFormat = (typeof expertFormats)[number];
+
+export const expertFormats = ['f32', 'f16', 'bf16', 'int8'] as const;
 
 export interface Layout {
   /** Array of stored weights. */
@@ -55,14 +57,20 @@ export function store(format: ExpertFormat, weights: Floats): Stored {
     case 'f32':
       return { weights };
     case 'f16':
-      return { weights: Uint16Array.from(weights, weight => narrowHalf(weight, FLOAT16)) };
+      return { weights: narrowed(weights, FLOAT16) };
     case 'bf16':
-      return { weights: Uint16Array.from(weights, weight => narrowHalf(weight, BFLOAT16)) };
+      return { weights: narrowed(weights, BFLOAT16) };
     case 'int8': {
       const { values, scale } = quantizeWeights(weights);
       return { weights: values, scale, sum: values.reduce((sum, value) => sum + value, 0) };
     }
   }
+}
+
+function narrowed(weights: Floats, format: HalfFormat): Uint16Array {
+  const halves = new Uint16Array(weights.length);
+  for (let l = 0; l < weights.length; l++) halves[l] = narrowHalf(weights[l], format);
+  return halves;
 }
 
 /** What rounds to an infinite number of these formats. */

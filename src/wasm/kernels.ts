@@ -9,13 +9,14 @@ export type Target = 'simd' | 'relaxed';
 /**
  * Which of a module's kernels compute, by the size of their tiles. The bits of every result are the same.
  *
- * Panels of 8 outputs are for registers of 128 bits, with tiles of 6 rows where the engine keeps so many sums in them (V8
- * since Node 24, target relaxed) and else of 4; target simd takes 4 for 6. Panels of 16 outputs are slow, unless the engine
- * joins neighbouring vectors into 256 bits (V8's `--experimental-wasm-revectorize`): then take them, with tiles of 6 rows.
+ * Panels of 8 outputs are for registers of 128 bits. In target relaxed tiles of 5 rows are the fastest on V8 before Node 24,
+ * and of 6 since, which keeps so many sums in registers; other engines may want 4, as target simd always takes.
+ * Panels of 16 outputs are slow, unless the engine joins neighbouring vectors into 256 bits (V8's
+ * `--experimental-wasm-revectorize`): then take them, with tiles of 6 rows.
  */
 export interface KernelSet {
   readonly panelWidth: 8 | 16;
-  readonly tileRows: 4 | 6;
+  readonly tileRows: 4 | 5 | 6;
   /**
    * Whether int8 experts use the one instruction that target relaxed has for their products: faster where the machine has
    * it (AVX-VNNI), slower where V8 makes it of five. Not on Node 20, whose baseline compiler gives wrong sums for it.
@@ -70,14 +71,35 @@ export interface KernelModule {
 /**
  * Compile the kernels of a target. Every module has all sets: another choice is `{ ...module, set }`, without compiling
  * again, for layers that are loaded after it.
+ *
+ * @param mark makes the module another one for an engine that compiles equal bytes once
  */
 export async function compileKernels(
   target: Target,
   isShared: boolean,
-  set: KernelSet = { panelWidth: 8, tileRows: 4 },
+  set: KernelSet,
+  mark?: string,
 ): Promise<KernelModule> {
-  const module = await wasm!.compile(isShared ? importingSharedMemory(bytes(target)) : bytes(target));
+  const plain = isShared ? importingSharedMemory(bytes(target)) : bytes(target);
+  const module = await compile(mark === undefined ? plain : marked(plain, mark));
   return { target, module, isShared, set };
+}
+
+/** With a custom section of that name, of at most 100 letters, and no content: engines ignore it. */
+function marked(module: Uint8Array, name: string): Uint8Array {
+  return Uint8Array.of(...module, 0, name.length + 1, name.length, ...Array.from(name, letter => letter.charCodeAt(0)));
+}
+
+/**
+ * At once, where the engine allows it: the kernels take a few milliseconds, and workerd (Cloudflare Workers) compiles
+ * only while a worker starts, when it waits for no other thread.
+ */
+async function compile(code: Uint8Array): Promise<WasmModule> {
+  try {
+    return new wasm!.Module(code);
+  } catch {
+    return wasm!.compile(code); // an older browser's page may not compile at once
+  }
 }
 
 export function instantiate(module: WasmModule, memory: WasmMemory): Kernels {

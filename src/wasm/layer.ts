@@ -1,22 +1,10 @@
 /** A loaded layer: what a user holds. */
-import type { Config, Matrix, RoutingInputs, Weights } from '../types.js';
-import { checkInputs, checkLayer } from '../validate.js';
-import type { ExpertFormat } from './formats.js';
-import type { KernelModule } from './kernels.js';
+import type { Config, Matrix, RoutingInputs } from '../types.js';
+import { checkInputs } from '../validate.js';
+import type { Computation, HeldLayer } from './held-layer.js';
+import { type LayerResult, layerAlone } from './layer-alone.js';
 import { layerLoops } from './layer-loops.js';
-import { Memory } from './memory.js';
-import { checkFloat32, packWeights } from './packed-weights.js';
-import type { Pool, SplitCall } from './pool.js';
-import { type OpenLayer, runLayer } from './stages.js';
-import { workspaceOver } from './workspace.js';
-
-/** What a layer computes on: one thread, or those of a pool. */
-export interface Threads {
-  readonly module: KernelModule;
-  readonly numThreads: number;
-  /** Absent on one thread. */
-  readonly pool: Pool | undefined;
-}
+import { checkFloat32 } from './packed-weights.js';
 
 /**
  * A layer in WebAssembly memory of its own. It computes in float32, the router's sums in float64. With no drops the bits
@@ -26,23 +14,12 @@ export interface Threads {
  *         above them and is used again by the next one, so that only a larger call than any before takes more
  */
 export class WasmLayer {
-  readonly #threads: Threads;
+  readonly #held: HeldLayer;
   readonly #config: Config;
-  #open: OpenLayer | undefined;
-  #isDisposed = false;
-  /** Calls of `forwardAsync` that have not settled. */
-  #numUnderWay = 0;
 
-  /**
-   * @param experts how the experts' weights are stored
-   * @throws TypeError | RangeError for weights and config that do not fit together, that float32 or the format cannot hold,
-   *         or that need more memory than can be had: it says how much
-   */
-  constructor(threads: Threads, weights: Weights, config: Config, experts: ExpertFormat = 'f32') {
-    checkLayer(weights, config);
-    this.#threads = threads;
+  constructor(held: HeldLayer, config: Config) {
+    this.#held = held;
     this.#config = config;
-    this.#open = openLayer(threads, weights, experts);
   }
 
   /**
@@ -55,11 +32,8 @@ export class WasmLayer {
    *         while a `forwardAsync` of this layer is under way; WorkerError where a worker has died: the next call works
    */
   forward(x: Matrix, inputs: RoutingInputs = {}): Matrix {
-    const open = this.#checked(x, inputs);
-    const { pool } = this.#threads;
-    if (!pool) return runLayer(open, x, inputs, this.#config);
-    if (this.#numUnderWay > 0) throw new Error('"layer" expected no forwardAsync under way, got one: await it first');
-    return pool.run(this.#call(x, inputs));
+    this.#check(x, inputs);
+    return this.#held.run(fused(x, inputs, this.#config)).y;
   }
 
   /**
@@ -69,60 +43,22 @@ export class WasmLayer {
    * @throws as `forward` does, in the promise
    */
   async forwardAsync(x: Matrix, inputs: RoutingInputs = {}): Promise<Matrix> {
-    const { pool } = this.#threads;
-    if (!pool) return this.forward(x, inputs);
-    this.#checked(x, inputs);
-    this.#numUnderWay++;
-    try {
-      return await pool.runAsync(() => this.#call(x, inputs));
-    } finally {
-      this.#numUnderWay--;
-      this.#release();
-    }
+    this.#check(x, inputs);
+    return (await this.#held.runAsync(fused(x, inputs, this.#config))).y;
   }
 
   /** Gives its memory back once no call needs it; twice is once. On threads the backend keeps it for layers to come. */
   dispose(): void {
-    this.#isDisposed = true;
-    this.#release();
+    this.#held.dispose();
   }
 
-  #checked(x: Matrix, inputs: RoutingInputs): OpenLayer {
-    const open = this.#inUse();
-    checkInputs(x, open.packed.dModel, this.#config, inputs);
+  #check(x: Matrix, inputs: RoutingInputs): void {
+    checkInputs(x, this.#held.open.packed.dModel, this.#config, inputs);
     checkFloat32('x', x);
-    return open;
-  }
-
-  #inUse(): OpenLayer {
-    if (this.#open && !this.#isDisposed) return this.#open;
-    throw new Error('"layer" expected one in use, got one that was disposed of');
-  }
-
-  #call(x: Matrix, inputs: RoutingInputs): SplitCall {
-    const space = this.#inUse();
-    const loops = layerLoops(space, x, inputs, this.#config, this.#threads.numThreads);
-    return { space, loops, moveOut: () => this.#moveOut(space) };
-  }
-
-  /** Takes the weights to another memory. */
-  #moveOut({ packed, callStart }: OpenLayer): void {
-    this.#open = undefined; // in case there is none to be had
-    if (this.#isDisposed) return;
-    const memory = packed.memory.copyBelow(callStart);
-    this.#open = { ...workspaceOver(this.#threads.module, memory), packed: { ...packed, memory } };
-  }
-
-  #release(): void {
-    if (!this.#isDisposed || this.#numUnderWay > 0 || !this.#open) return;
-    this.#threads.pool?.giveBack(this.#open.memory);
-    this.#open = undefined;
   }
 }
 
-/** Weights that passed `checkLayer`, packed, with kernels over them. */
-export function openLayer({ module, pool }: Threads, weights: Weights, experts: ExpertFormat = 'f32'): OpenLayer {
-  const newMemory = (numBytes: number) => pool?.memory(numBytes) ?? new Memory(numBytes, false);
-  const packed = packWeights(weights, module, newMemory, experts);
-  return { ...workspaceOver(module, packed.memory), packed };
+/** All stages in one call, as is best for so many threads. */
+export function fused(x: Matrix, inputs: RoutingInputs, config: Config): Computation<LayerResult> {
+  return (layer, numThreads) => (numThreads === 1 ? layerAlone : layerLoops)(layer, x, inputs, config);
 }

@@ -6,6 +6,11 @@ const PAGE = 2 ** 16;
 const MAX_PAGES = 2 ** 16;
 /** Whole cache lines. */
 const ALIGNMENT = 64;
+/** What alignment takes of a call's twenty pieces at most. */
+const SLACK = 20 * ALIGNMENT;
+
+/** So much memory cannot be had: the message says how much. */
+export class MemoryError extends RangeError {}
 
 /** Bytes handed out one behind the other. Address 0 is never handed out. */
 export class Memory {
@@ -38,7 +43,7 @@ export class Memory {
   /** Makes it as a new one would be, of at least so many bytes. @throws as the constructor does */
   reset(numBytes: number): void {
     this.#reach('layer', ALIGNMENT + numBytes);
-    new Uint8Array(this.wasmMemory.buffer).fill(0);
+    this.doubles(0, this.numBytes / 8).fill(0);
     this.#end = ALIGNMENT;
   }
 
@@ -48,6 +53,11 @@ export class Memory {
     new Uint8Array(copy.wasmMemory.buffer).set(new Uint8Array(this.wasmMemory.buffer, 0, end));
     copy.#end = end;
     return copy;
+  }
+
+  /** Sees to it that so many bytes can be allocated, and as many more as alignment takes. @throws as the constructor does */
+  reserve(numBytes: number): void {
+    this.#reach('call', this.#end + numBytes + SLACK);
   }
 
   /** The address of so many bytes, on a cache line. Views made before may be stale now: memory moves when it grows. */
@@ -62,7 +72,7 @@ export class Memory {
   /** The same, filled with zeros. */
   allocateZeros(numBytes: number): number {
     const ptr = this.allocate(numBytes);
-    new Uint8Array(this.wasmMemory.buffer, ptr, numBytes).fill(0);
+    this.doubles(ptr, align(numBytes) / 8).fill(0); // shared bytes are filled one by one
     return ptr;
   }
 
@@ -93,14 +103,14 @@ export function align(numBytes: number): number {
 function pagesFor(what: string, numBytes: number): number {
   const pages = Math.ceil(numBytes / PAGE);
   if (pages <= MAX_PAGES) return pages;
-  throw new RangeError(`"${what}" expected to need at most 4 GiB of WebAssembly memory, got ${numBytes} bytes`);
+  throw new MemoryError(`"${what}" expected to need at most 4 GiB of WebAssembly memory, got ${numBytes} bytes`);
 }
 
 function refused<T>(what: string, numBytes: number, request: () => T): T {
   try {
     return request();
   } catch (cause) {
-    throw new RangeError(`"${what}" expected ${numBytes} bytes of WebAssembly memory, got none: the engine refused`, {
+    throw new MemoryError(`"${what}" expected ${numBytes} bytes of WebAssembly memory, got none: the engine refused`, {
       cause,
     });
   }

@@ -1,16 +1,15 @@
 /** The threads of a backend, shared by its layers: one call at a time, each a series of loops. */
-import type { Matrix } from '../types.js';
 import type { KernelModule } from './kernels.js';
 import { Memory } from './memory.js';
-import { workerStarter } from './start-worker.js';
+import type { StartWorker } from './start-worker.js';
 import { type Loop, perform } from './tasks.js';
 import { Team, WorkerError } from './team.js';
 import type { Workspace } from './workspace.js';
 
-/** A layer's call: it yields the loops that may be split, and goes on when all of one is done. */
-export interface SplitCall {
+/** A computation on a layer: it yields the loops that may be split, and goes on when all of one is done. */
+export interface SplitCall<Result> {
   readonly space: Workspace;
-  readonly loops: Generator<Loop, Matrix, void>;
+  readonly loops: Generator<Loop, Result, void>;
   /** Told when workers were left behind that may still write into the call's memory: it is theirs from now on. */
   moveOut(): void;
 }
@@ -30,9 +29,7 @@ export class Pool {
   }
 
   /** Threads that run, or the reason why none can. */
-  static async open(module: KernelModule, numThreads: number): Promise<Pool | string> {
-    const startWorker = await workerStarter();
-    if (typeof startWorker === 'string') return startWorker;
+  static async open(module: KernelModule, numThreads: number, startWorker: StartWorker): Promise<Pool | string> {
     let pool: Pool | undefined;
     try {
       pool = new Pool(() => new Team(module, numThreads, startWorker));
@@ -49,7 +46,7 @@ export class Pool {
    *
    * @throws WorkerError if a worker died during the call or since the last one. The workers are new ones after that
    */
-  run(call: SplitCall): Matrix {
+  run<Result>(call: SplitCall<Result>): Result {
     if (this.#numAsync > 0) return runAlone(call);
     try {
       this.#team.check();
@@ -65,7 +62,7 @@ export class Pool {
   }
 
   /** The same on workers alone, after the calls that were made before. `begin` is asked for the call when it is its turn. */
-  runAsync(begin: () => SplitCall): Promise<Matrix> {
+  runAsync<Result>(begin: () => SplitCall<Result>): Promise<Result> {
     this.#numAsync++;
     const result = this.#lastAsync.then(() => this.#runInTurn(begin));
     const settled = () => {
@@ -75,7 +72,7 @@ export class Pool {
     return result;
   }
 
-  async #runInTurn(begin: () => SplitCall): Promise<Matrix> {
+  async #runInTurn<Result>(begin: () => SplitCall<Result>): Promise<Result> {
     const call = begin();
     try {
       this.#team.check();
@@ -91,15 +88,18 @@ export class Pool {
   }
 
   /**
-   * A memory of at least so many bytes, all 0: one of a layer that was disposed of, if there is one. Engines may keep a
-   * shared memory for as long as a sleeping worker knows it, so it is not left to them.
+   * A memory of at least so many bytes, all 0: of layers that were disposed of the smallest that is large enough, or else
+   * the largest, which grows. Engines may keep a shared memory for as long as a sleeping worker knows it, so it is not left
+   * to them.
+   *
+   * @throws RangeError where so much cannot be had
    */
   memory(numBytes: number): Memory {
     const bySize = this.#unused.sort((a, b) => a.numBytes - b.numBytes);
-    const fits = bySize.findIndex(memory => memory.numBytes >= numBytes);
-    const [memory] = bySize.splice(fits, 1); // the smallest that is large enough, or the largest
+    const memory = bySize.find(unused => unused.numBytes >= numBytes) ?? bySize.at(-1);
     if (!memory) return new Memory(numBytes, true);
     memory.reset(numBytes);
+    bySize.splice(bySize.indexOf(memory), 1);
     return memory;
   }
 
@@ -108,13 +108,15 @@ export class Pool {
   }
 
   dispose(): void {
+    if (this.#isDisposed) return;
     this.#isDisposed = true;
-    this.#unused.length = 0;
     this.#team.dissolve('a backend that was disposed of');
+    for (const { numBytes } of this.#unused) hintGarbage(numBytes);
+    this.#unused.length = 0;
   }
 
   /** A team of which one has failed is dissolved, and another one started. */
-  #recover(error: unknown, call: SplitCall): void {
+  #recover(error: unknown, call: SplitCall<unknown>): void {
     if (!(error instanceof WorkerError) || this.#isDisposed) return;
     this.#team.dissolve(error.message);
     this.#team = this.#newTeam();
@@ -122,7 +124,18 @@ export class Pool {
   }
 }
 
-function runAlone({ space, loops }: SplitCall): Matrix {
+/**
+ * V8 looks for garbage when much memory has been taken, but does not count what is shared: as much that is not, which
+ * nobody touches and which is dropped at once, is counted.
+ */
+function hintGarbage(numBytes: number): void {
+  try {
+    new Memory(numBytes, false);
+  } catch {} // there is not so much: it has every reason already
+}
+
+/** The same on the calling thread alone. */
+export function runAlone<Result>({ space, loops }: Pick<SplitCall<Result>, 'space' | 'loops'>): Result {
   for (;;) {
     const { done, value } = loops.next();
     if (done) return value;

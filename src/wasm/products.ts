@@ -1,10 +1,10 @@
 /** The experts' products as kernel calls, and the memory of their rows. */
-import type { ActivationName, Config } from '../types.js';
+import type { ActivationName, Config, DispatchPlan } from '../types.js';
 import { stepsOf } from './formats.js';
 import { align } from './memory.js';
+import type { OpenLayer } from './open-layer.js';
 import type { PackedExpert, PackedLinear, PackedWeights } from './packed-weights.js';
 import { padded } from './panels.js';
-import type { OpenLayer } from './stages.js';
 import type { Call } from './tasks.js';
 import { type ListedRows, newRows, part, type Rows } from './workspace.js';
 
@@ -31,6 +31,21 @@ export function expertMemory(layer: OpenLayer, numHidden: number, numOut: number
     encoded: encodedRows(layer, hidden, numHidden, dFf),
     out: newRows(layer, numOut, widthOut),
   };
+}
+
+/**
+ * Memory for what a call needs after its decisions, with so many rows of experts at once: so that a call whose memory
+ * cannot be had fails before its experts begin, and says how much it was.
+ */
+export function reserve({ memory, packed }: OpenLayer, plan: DispatchPlan, numAtOnce: number, numTasks = 1): void {
+  const { dModel, dFf, set, format, layout, experts } = packed;
+  const { numTokens } = plan.selection;
+  const codes = (k: number) => (format === 'int8' ? 4 * (stepsOf(k, layout) + 2) + 4 : 0);
+  const hidden = (experts[0].gate ? 2 : 1) * (4 * padded(dFf, set.panelWidth) + 4) + codes(dFf);
+  const out = 4 * padded(dModel, set.panelWidth) + 4;
+  const perToken = codes(dModel) + 4 * dModel;
+  const lists = 3 * 4 * plan.tokenIndex.length;
+  memory.reserve(numAtOnce * (hidden + out) + numTokens * perToken + lists + numTasks * scratchBytes(packed));
 }
 
 /** The same from row `first` on, but for `out`. */

@@ -1,11 +1,12 @@
 /** Worker threads of Node and Web Workers of browsers, as one. */
+import { importNode, isNode, nodeProcess } from '../node.js';
 import { workerSource } from './worker-source.js';
 
 /** A running worker. */
 export interface WorkerHandle {
   post(message: unknown): void;
   terminate(): void;
-  /** Whether its thread has ended, seen without an event: a caller that sleeps receives none. A browser cannot tell. */
+  /** Whether its thread has ended, seen without an event: a caller that sleeps receives none. Only Node can tell. */
   hasEnded(): boolean;
 }
 
@@ -32,12 +33,15 @@ interface NodeWorker {
   readonly performance: { eventLoopUtilization(): { idle: number } };
 }
 
+interface WorkerThreads {
+  readonly Worker: new (url: URL, options: { name: string; execArgv: string[] }) => NodeWorker;
+}
+
 interface Globals {
   readonly Worker?: new (url: string, options: { type: 'module'; name: string }) => WebWorker;
   readonly SharedArrayBuffer?: unknown;
   readonly Blob: new (parts: string[], options: { type: string }) => object;
   readonly URL: typeof URL & { createObjectURL(blob: object): string };
-  readonly process?: { readonly versions?: { readonly node?: string } };
 }
 
 const globals = globalThis as unknown as Globals;
@@ -47,15 +51,13 @@ export async function workerStarter(): Promise<StartWorker | string> {
   if (globals.SharedArrayBuffer === undefined) {
     return 'SharedArrayBuffer is missing (a page needs the headers of cross-origin isolation, COOP and COEP)';
   }
-  if (globals.process?.versions?.node !== undefined) return await nodeStarter();
+  if (nodeProcess()) return await nodeStarter();
   return globals.Worker ? startWebWorker : 'workers are missing';
 }
 
-async function nodeStarter(): Promise<StartWorker> {
-  const name = 'node:worker_threads'; // not a literal: bundlers for browsers would look for it
-  const { Worker } = (await import(/* webpackIgnore: true */ /* @vite-ignore */ name)) as {
-    Worker: new (url: URL, options: { name: string; execArgv: string[] }) => NodeWorker;
-  };
+async function nodeStarter(): Promise<StartWorker | string> {
+  const { Worker } = await importNode<WorkerThreads>('node:worker_threads');
+  if (!Worker) return 'node:worker_threads is missing';
   const source = `import { parentPort } from 'node:worker_threads';\n${workerSource}\nserve(parentPort);`;
   const url = new URL(`data:text/javascript,${encodeURIComponent(source)}`);
 
@@ -74,8 +76,8 @@ async function nodeStarter(): Promise<StartWorker> {
         isTerminated = true;
         worker.terminate();
       },
-      // Node asks the thread for its idle time: -1 from one that has ended.
-      hasEnded: () => worker.performance.eventLoopUtilization().idle < 0,
+      // Node asks the thread for its idle time: -1 from one that has ended. Deno and Bun lack that.
+      hasEnded: () => isNode() && worker.performance.eventLoopUtilization().idle < 0,
     };
   };
 }

@@ -97,6 +97,15 @@ export function takeTasks(control: Int32Array, words: Int32Array, kernels: reado
   }
 }
 
+/** Waking a thread takes longer than the next loop of a call is away: it looks for some microseconds before it sleeps. */
+const LOOKS = 20_000;
+
+/** Whether a word ceases to be `value` while it is looked at. */
+export function changesSoon(control: Int32Array, word: number, value: number): boolean {
+  for (let look = 0; look < LOOKS; look++) if (Atomics.load(control, word) !== value) return true;
+  return false;
+}
+
 interface Port {
   onmessage: ((event: { data: Start | SharedMemory }) => void) | null;
   postMessage(message: unknown): void;
@@ -120,7 +129,7 @@ export function serve(port: Port): void {
       Atomics.store(control, stateAt, IDLE);
       Atomics.notify(control, stateAt);
       if (Atomics.load(control, REPLIES)) port.postMessage('idle');
-      Atomics.wait(control, turnAt, turn);
+      if (!changesSoon(control, turnAt, turn)) Atomics.wait(control, turnAt, turn);
     }
   }
 

@@ -48,16 +48,19 @@ export interface ListedRows extends Rows {
 
 /** Memory for so many rows, with whatever is in it. */
 export function newRows(space: Workspace, count: number, stride: number): ListedRows {
-  const ptr = space.memory.allocate(4 * count * stride);
-  return {
-    ptr,
-    stride,
-    list: putAddresses(
-      space,
-      { ptr, stride },
-      Int32Array.from({ length: count }, (_, i) => i),
-    ),
-  };
+  return listed(space, { ptr: space.memory.allocate(4 * count * stride), stride }, count);
+}
+
+/** Copies a matrix into the call's memory, as float32. */
+export function putRows(space: Workspace, a: Matrix): ListedRows {
+  return listed(space, { ptr: put(space, a), stride: a.cols }, a.rows);
+}
+
+function listed({ memory }: Workspace, { ptr, stride }: Rows, count: number): ListedRows {
+  const list = memory.allocate(4 * count);
+  const addresses = memory.words(list, count);
+  for (let i = 0; i < count; i++) addresses[i] = ptr + 4 * i * stride;
+  return { ptr, stride, list };
 }
 
 /** The rows from `first` on. */

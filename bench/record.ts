@@ -1,0 +1,50 @@
+/** Record the calls of WebAssembly that a function makes: when each began and ended. */
+
+export interface KernelCall {
+  readonly name: string;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** What happened in a run, in ms of `performance.now`. */
+export interface Recording {
+  readonly start: number;
+  readonly end: number;
+  readonly kernels: readonly KernelCall[];
+}
+
+type Exports = Record<string, unknown>;
+type InstanceClass = new (module: object, imports: object) => { readonly exports: Exports };
+
+/**
+ * From now on the functions of every new instance are wrapped, in all of the process.
+ *
+ * @returns a function that runs another, and hands over the calls that were made meanwhile on this thread
+ */
+export function recordKernelCalls(): (run: () => unknown) => Recording {
+  const engine = (globalThis as unknown as { WebAssembly: { Instance: InstanceClass } }).WebAssembly;
+  const { Instance } = engine;
+  let calls: KernelCall[] = [];
+  const wrapped = (name: string, kernel: unknown) => {
+    if (typeof kernel !== 'function') return kernel;
+    return (...args: number[]) => {
+      const start = performance.now();
+      const result = kernel(...args);
+      calls.push({ name, start, end: performance.now() });
+      return result;
+    };
+  };
+  engine.Instance = class {
+    readonly exports: Exports;
+    constructor(module: object, imports: object) {
+      const { exports } = new Instance(module, imports);
+      this.exports = Object.fromEntries(Object.entries(exports).map(([name, kernel]) => [name, wrapped(name, kernel)]));
+    }
+  };
+  return run => {
+    calls = [];
+    const start = performance.now();
+    run();
+    return { start, end: performance.now(), kernels: calls };
+  };
+}

@@ -1,0 +1,52 @@
+/** A layer in memory, and the decisions of a call: which experts have which rows. */
+import { routers } from '../selection/routers.js';
+import type { Config, DispatchPlan, Matrix, Routing, RoutingInputs } from '../types.js';
+import type { PackedWeights } from './packed-weights.js';
+import { fastDispatch } from './select.js';
+import { put, type Workspace } from './workspace.js';
+
+/** A workspace whose memory begins with the weights of a layer. */
+export interface OpenLayer extends Workspace {
+  readonly packed: PackedWeights;
+}
+
+/** The reference's decisions on this routing; BASE's weights by the kernels' own sigmoid, since engines differ in theirs. */
+export function dispatch(space: Workspace, routing: Routing, inputs: RoutingInputs, config: Config): DispatchPlan {
+  const plan = fastDispatch(routing, inputs, config);
+  const combineWeight = Float32Array.from(plan.combineWeight);
+  if (routers[config.router].weight === 'sigmoid') {
+    const sigmoids = sigmoidsOf(space, routing.logits);
+    for (let e = 0; e < plan.selection.numExperts; e++) {
+      for (let i = plan.expertOffsets[e]; i < plan.expertOffsets[e + 1]; i++) {
+        combineWeight[i] = sigmoids[plan.tokenIndex[i] * routing.logits.cols + e];
+      }
+    }
+  }
+  return { ...plan, combineWeight };
+}
+
+function sigmoidsOf(space: Workspace, logits: Matrix): Float32Array {
+  const { memory, kernels } = space;
+  const data = logits.data.slice(); // allocating may move memory, and leave a view of it without elements
+  const logitsPtr = put(space, { ...logits, data });
+  const outPtr = memory.allocate(4 * data.length);
+  kernels.sigmoid_f32(logitsPtr, outPtr, data.length);
+  return memory.floats(outPtr, data.length).slice();
+}
+
+/** Rows of the skip expert, which come first. */
+export function numSkipped({ expertOffsets, selection }: DispatchPlan, { experts }: PackedWeights): number {
+  return expertOffsets[selection.numExperts - experts.length];
+}
+
+/** The real experts that have rows, in order: `numGiven` rows from `first` on. */
+export function busyExperts({ expertOffsets, selection }: DispatchPlan, { experts }: PackedWeights) {
+  const numSkip = selection.numExperts - experts.length;
+  return experts
+    .map((expert, e) => ({
+      expert,
+      first: expertOffsets[e + numSkip],
+      numGiven: expertOffsets[e + numSkip + 1] - expertOffsets[e + numSkip],
+    }))
+    .filter(({ numGiven }) => numGiven > 0);
+}
