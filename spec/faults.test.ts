@@ -43,8 +43,8 @@ function isBlamedRight(fault: Fault, conformance: Conformance): boolean {
 const honest = { f32: layerOfParts('honest', {}, 'f32'), f64: layerOfParts('honest', {}, 'f64') };
 
 /**
- * All faults at once, case by case, until each has shown itself. An answer that is the honest one's, bit for bit, needs no
- * second verdict: the honest layers are among the innocents, on these very cases.
+ * All faults at once, case by case, until each has shown itself. The honest layer conforms in every case; an answer that is
+ * its own, bit for bit, needs no second verdict.
  */
 async function catchAll(list: readonly Fault[], seed: number): Promise<Map<Fault, Caught>> {
   const caught = new Map<Fault, Caught>();
@@ -57,7 +57,9 @@ async function catchAll(list: readonly Fault[], seed: number): Promise<Map<Fault
       const key = `${format} ${fault.gradients}`;
       if (!answers.has(key)) {
         const call = callOf(seed, index, {}, fault.gradients);
-        answers.set(key, { call, honestly: await honest[format].run(call) });
+        const honestly = await honest[format].run(call);
+        answers.set(key, { call, honestly });
+        assert.equal(conform(honestly, call, honest[format].arithmetic).verdict, 'conforms', `honest, case ${index}`);
       }
       const { call, honestly } = answers.get(key)!;
       if (await isSame(implementation, call, honestly)) continue;
@@ -163,7 +165,7 @@ test('most faults of a forward pass show in y alone', async t => {
   assert.deepEqual(hidden, []);
 });
 
-/** Cases that every innocent answers; the honest two answer all that the faults needed. */
+/** Cases that every innocent answers, every second with gradients. */
 const NUM_CASES = Math.max(15, Math.ceil(RUNS / 10));
 
 for (const { name, make } of [...innocents, ...moderateInnocents]) {
