@@ -156,6 +156,12 @@ test('an implementation that gives the same memory again is judged by what it he
   assert.deepEqual(await findings(implementation), ['conforms', []]);
 });
 
+test('what no stage of the router asks for is passed over, whatever its shape', async () => {
+  const { gradY: _, ...hashed } = layerOfSizes(5, 4, 3, 2, { storage: 'f32', router: 'hash' });
+  const implementation = spoilt(outputs => outputs.set('logits', { shape: [3], data: Float64Array.of(1, 2, 3) }));
+  assert.equal((await examine(implementation, hashed)).verdict, 'conforms');
+});
+
 test('an implementation that throws crashed, and one that refuses did not', async () => {
   const throws = { ...honest, run: () => Promise.reject(new RangeError('no kernel for m = 2')) };
   const [verdict, found] = await findings(throws);

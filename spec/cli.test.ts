@@ -65,6 +65,7 @@ test('layer disagrees with a case whose y is another, and still writes its own',
   assert.equal(status, 1);
   assert.match(stdout, /^ {2}y .* disagree: \[\d+, \d+\]: recorded .*, got /m);
   assert.match(stdout, /^disagree: y$/m);
+  assert.match(stdout, /^the recorded outputs by themselves, in f64:\ndoes not conform: look at experts$/m);
 
   const { tensors } = readSafetensors(readFileSync(out));
   const names = ['combine', 'kept', 'load_balancing_loss', 'logits', 'loss', 'probs', 'selected', 'y'];
@@ -88,6 +89,19 @@ test('layer disagrees with a case whose y is another, and still writes its own',
     assert.ok(Math.abs(value - y.data[i]) <= 1e-12 * largest);
   });
   assert.deepEqual(tensors.get('loss')!.shape, [1]);
+});
+
+test('layer allows recorded outputs what their arithmetic may be off by', () => {
+  const layerCase = readLayerCase(readFileSync(join(root, recording('odd-sizes'))));
+  const y = layerCase.recorded.get('y')!;
+  const near = Float64Array.from(y.data, v => v * (1 + 2 ** -10)); // an eighth of bf16's last place
+  const recorded = new Map(layerCase.recorded).set('y', { ...y, data: near });
+  const path = file('smaller.safetensors', writeLayerCase({ ...layerCase, recorded }));
+  assert.equal(xmoe('layer', path).status, 1);
+  assert.equal(xmoe('layer', path, '--arithmetic', 'bf16').status, 0);
+  const { status, stderr } = xmoe('layer', path, '--arithmetic', 'fp8');
+  assert.equal(status, 2);
+  assert.match(stderr, /^xmoe layer: "arithmetic" expected f64 \| f32 \| tf32 \| f16 \| bf16 \| int8, got "fp8"\n$/);
 });
 
 test('layer of a float32 backend writes F32', () => {

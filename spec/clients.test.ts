@@ -49,7 +49,7 @@ const faults: [what: string, right: string, wrong: string, stage: string][] = [
     'dispatch',
   ],
   ['counts padding for the capacity', 'c["capacity_factor"] * real.sum()', 'c["capacity_factor"] * T', 'dispatch'],
-  ['takes the wrong gelu', 'geglu=gelu)', 'geglu=gelu_tanh)', 'combine'],
+  ['takes the wrong gelu', 'geglu=gelu)', 'geglu=gelu_tanh)', 'experts'],
 ];
 
 for (const [what, right, wrong, stage] of faults) {

@@ -202,6 +202,11 @@ test('D2 where all is exact, mass equal to τ ends the selection, told by its ex
   const exceed = run(callOf(level(4), { threshold: 0.75 })); // one expert more
   assertBlamed(conform(exceed, call, f32), 'selection', /as the "exceed" relative/);
   assertBlamed(conform(only(exceed, 'y'), call, f32), 'selection', /as the "exceed" relative/);
+  assertBlamed(
+    conform(only(exceed, 'combine', 'y'), call, f32),
+    'selection',
+    /by its combine weights .* "exceed" relative/,
+  );
   const within = run(callOf(level(4), { threshold: 0.5 }));
   assertBlamed(conform(within, callOf(level(4), { threshold: 0.625 }), f32), 'selection', /as the "within" relative/);
   assertBlamed(conform(only(within, 'y'), callOf(level(4), { threshold: 0.625 }), f32), 'selection', /"within"/);

@@ -1,6 +1,7 @@
 /** Programs of all kinds of badness under the oracle: each is a finding with a name, and none harms us. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
@@ -15,36 +16,37 @@ const folder = mkdtempSync(join(tmpdir(), 'xmoe-'));
 const withGradients = layerOfSizes(5, 4, 3, 2, { storage: 'f32' });
 const { gradY, ...call } = withGradients;
 
+const PRELUDE = `
+  import { writeSync, readSync, writeFileSync, existsSync } from 'node:fs';
+  import { spawn } from 'node:child_process';
+  import { setTimeout as sleep } from 'node:timers/promises';
+  import { readLayerCase, outputTensors, writeOutputs } from '${root}dist/layer-case/index.js';
+  import { backward, forward, reference, referenceF32 } from '${root}dist/index.js';
+  const take = n => {
+    const bytes = Buffer.alloc(n);
+    for (let at = 0; at < n; ) {
+      const got = readSync(0, bytes, at, n - at);
+      if (got === 0) return undefined;
+      at += got;
+    }
+    return bytes;
+  };
+  const read = () => { const size = take(8); return size && take(Number(size.readBigUInt64LE())); };
+  const framed = bytes => { const size = Buffer.alloc(8); size.writeBigUInt64LE(BigInt(bytes.length)); return Buffer.concat([size, bytes]); };
+  const write = bytes => { for (let at = 0; at < bytes.length; ) at += writeSync(1, bytes, at); };
+  const answerTo = question => {
+    const { x, weights, config, inputs } = readLayerCase(question);
+    return writeOutputs(outputTensors(forward(referenceF32, x, weights, config, inputs)), 'F32', new Map());
+  };
+  const serve = () => { for (let q; (q = read()); ) write(framed(answerTo(q))); };
+`;
+
 /**
  * A program in JavaScript. It has `read()`, the next question without its length or undefined at the end; `answerTo(question)`,
  * what the reference rounded to float32 answers; `framed(bytes)`, with its length before it; and `write(bytes)`.
  */
 function program(script: string, options: ProcessOptions = {}) {
-  const prelude = `
-    import { writeSync, readSync, writeFileSync, existsSync } from 'node:fs';
-    import { spawn } from 'node:child_process';
-    import { setTimeout as sleep } from 'node:timers/promises';
-    import { readLayerCase, outputTensors, writeOutputs } from '${root}dist/layer-case/index.js';
-    import { backward, forward, reference, referenceF32 } from '${root}dist/index.js';
-    const take = n => {
-      const bytes = Buffer.alloc(n);
-      for (let at = 0; at < n; ) {
-        const got = readSync(0, bytes, at, n - at);
-        if (got === 0) return undefined;
-        at += got;
-      }
-      return bytes;
-    };
-    const read = () => { const size = take(8); return size && take(Number(size.readBigUInt64LE())); };
-    const framed = bytes => { const size = Buffer.alloc(8); size.writeBigUInt64LE(BigInt(bytes.length)); return Buffer.concat([size, bytes]); };
-    const write = bytes => { for (let at = 0; at < bytes.length; ) at += writeSync(1, bytes, at); };
-    const answerTo = question => {
-      const { x, weights, config, inputs } = readLayerCase(question);
-      return writeOutputs(outputTensors(forward(referenceF32, x, weights, config, inputs)), 'F32', new Map());
-    };
-    const serve = () => { for (let q; (q = read()); ) write(framed(answerTo(q))); };
-  `;
-  const command = [process.execPath, '--input-type=module', '-e', `${prelude}\n${script}`];
+  const command = [process.execPath, '--input-type=module', '-e', `${PRELUDE}\n${script}`];
   return processImplementation(command, { seconds: 20, ...options });
 }
 
@@ -154,7 +156,7 @@ const faults: [what: string, script: string, kind: Finding['kind'], detail: RegE
     'answers its question',
     'for (let q; (q = read()); ) write(framed(q));',
     'wrote rubbish',
-    /answered no outputs and no reason, but "experts/,
+    /expected some of logits, .*, got/,
   ],
   [
     'announces more than memory holds',
@@ -235,6 +237,19 @@ test('what a program started ends with it', { skip: process.platform === 'win32'
   await implementation.close?.();
   await sleep(100);
   for (const pid of readFileSync(pids, 'utf8').split(' ')) assert.ok(hasEnded(Number(pid)), pid);
+});
+
+test('what left its group does not hold us', { skip: process.platform !== 'linux' && 'needs setsid' }, async () => {
+  const script = `
+    spawn('setsid', ['sleep', '30'], { stdio: 'inherit' }).unref();
+    write(framed(answerTo(read())));
+    process.exit(1);`;
+  const path = join(folder, 'leaver.mjs');
+  writeFileSync(path, `${PRELUDE}\n${script}`);
+  const [command, args] = [process.execPath, ['dist/cli/main.js', 'check', '--save', folder, '--', 'node', path]];
+  const { status, stdout } = spawnSync(command, args, { cwd: root, encoding: 'utf8', timeout: 25_000 });
+  assert.equal(status, 1);
+  assert.match(stdout, /^FAULT crashed: .*the process exited with status 1 /m);
 });
 
 /** Also where nobody has asked for its status yet. */

@@ -6,8 +6,7 @@
  *   node build/spec/everywhere/main.js [--quick]
  */
 import { rmSync } from 'node:fs';
-import type { App } from './lay-out.js';
-import { layOut } from './lay-out.js';
+import { type App, layOut } from './lay-out.js';
 import { type Place, places } from './places.js';
 import { sizesOf, sizeTable } from './size.js';
 import { type Row, tableOf } from './table.js';
@@ -25,10 +24,15 @@ const bitsByCheck = new Map<string, { place: string; bits: string }>();
 async function visit(place: Place, app: App): Promise<void> {
   if (place.program === undefined) {
     skipped.push(`${place.name}: not installed on this machine`);
+    rows.push({ place: place.name, version: 'skipped' });
     return;
   }
-  const outcomes = await place.run(app);
-  rows.push({ place: place.name, version: await place.version(), outcomes });
+  const version = await place.version();
+  const outcomes = await place.run(app).catch((error: Error) => {
+    rows.push({ place: place.name, version, outcomes: [] });
+    throw error;
+  });
+  rows.push({ place: place.name, version, outcomes });
   for (const { feature, name, verdict, detail, bits } of outcomes) {
     const isExpected = (place.lacks as readonly string[]).includes(feature)
       ? verdict === 'absent'
@@ -67,6 +71,6 @@ try {
 for (const line of skipped) console.log(`skipped ${line}`);
 for (const line of failures) console.error(`FAILED ${line}`);
 console.log(
-  `${numPassed} checks in ${rows.length} places passed, ${failures.length} failed, ${skipped.length} skipped`,
+  `${numPassed} checks in ${rows.length - skipped.length} places passed, ${failures.length} failed, ${skipped.length} skipped`,
 );
 if (failures.length > 0) process.exitCode = 1;

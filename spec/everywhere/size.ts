@@ -7,9 +7,9 @@ import type { App } from './lay-out.js';
 
 /** Bytes. Where one is exceeded for a good reason, it is raised in the commit that needs it. */
 const BUDGETS = {
-  unpacked: 900_000,
+  unpacked: 1_100_000,
   xmoe: { minified: 30_000, gzip: 10_000 },
-  'xmoe/wasm': { minified: 140_000, gzip: 50_000 },
+  'xmoe/wasm': { minified: 270_000, gzip: 70_000 },
 };
 
 export interface Size {

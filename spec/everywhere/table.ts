@@ -3,8 +3,10 @@ import { FEATURES, type Outcome } from './app/check.js';
 
 export interface Row {
   readonly place: string;
+  /** Or why it was skipped. */
   readonly version: string;
-  readonly outcomes: readonly Outcome[];
+  /** Absent where it was skipped; none where it broke down. */
+  readonly outcomes?: readonly Outcome[];
 }
 
 /** A row a place, a column a feature; below them the reasons of what is not there. */
@@ -14,7 +16,8 @@ export function tableOf(rows: readonly Row[]): string {
     const known = reasons.indexOf(reason);
     return known >= 0 ? known + 1 : reasons.push(reason);
   };
-  const cell = (outcomes: readonly Outcome[], feature: string) => {
+  const cell = (outcomes: readonly Outcome[] | undefined, feature: string) => {
+    if (!outcomes) return '';
     const ofFeature = outcomes.filter(outcome => outcome.feature === feature);
     if (ofFeature.length === 0 || ofFeature.some(({ verdict }) => verdict === 'failed')) return 'fails';
     const absent = ofFeature.find(({ verdict }) => verdict === 'absent');

@@ -3,6 +3,7 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { readLayerCase, readOutputs } from '../layer-case/index.js';
 import { type Arithmetic, examine, type Implementation, ImplementationError, Tally } from '../oracle/index.js';
+import { quote } from '../safetensors/json.js';
 import { readInput } from './arguments.js';
 import type { CheckReport } from './check-report.js';
 
@@ -48,7 +49,7 @@ function answerIn(path: string, arithmetic: Arithmetic): Implementation {
         const { outputs, metadata } = readOutputs(readInput('--files', path));
         const refused = metadata.get('refused');
         if (refused === undefined) return outputs;
-        throw new ImplementationError('refused', refused);
+        throw new ImplementationError('refused', quote(refused));
       } catch (error) {
         if (error instanceof ImplementationError) throw error;
         throw new ImplementationError('wrote rubbish', `${path} is no file of outputs: ${(error as Error).message}`);

@@ -1,5 +1,6 @@
 /** The search of `xmoe check`, with its progress, its way out, and what it leaves behind. */
-import { type Implementation, probe, search } from '../oracle/index.js';
+import type { WantedRecipes } from '../cases/index.js';
+import { type Implementation, type LayerCall, probe, search } from '../oracle/index.js';
 import { type Arguments, writableFolder } from './arguments.js';
 import type { CheckReport } from './check-report.js';
 import { replayLine, saveFailure } from './failure-file.js';
@@ -40,7 +41,7 @@ export async function hunt(
     // a program that crashed or hung would do so at each probe
     const mayProbe =
       !interrupted && failure?.conformance.stages.length !== 0 && wanted.routers?.includes('threshold') !== false;
-    const probes = mayProbe ? await probe(implementation) : undefined;
+    const probes = mayProbe ? await probe(taking(implementation, wanted)) : undefined;
     const report = { name, arithmetic, what, seconds, tally, interrupted, ...(probes && { probes }) };
     if (!failure) return report;
     const file = saveFailure(folder, seed, failure);
@@ -50,6 +51,12 @@ export async function hunt(
     progress.end();
     process.removeListener('SIGINT', onInterrupt);
   }
+}
+
+/** The same, refusing the activations that are not wanted: the probes take one that is not refused. */
+function taking(implementation: Implementation, { activations }: WantedRecipes): Implementation {
+  const isWanted = ({ config }: LayerCall) => activations?.includes(config.activation) !== false;
+  return { ...implementation, refuses: call => (isWanted(call) ? implementation.refuses?.(call) : 'not wanted') };
 }
 
 function shardOf(text: string | undefined): { index: number; count: number } | undefined {

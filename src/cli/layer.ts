@@ -1,19 +1,22 @@
 /** `xmoe layer`: run one layer case, compare it with what was recorded, write what came out. */
 import { type LayerCase, readLayerCase, writeOutputs } from '../layer-case/index.js';
 import { type Margin, marginsOf } from '../margins.js';
-import { type OutputReport, runCase } from '../oracle/index.js';
+import { type Arithmetic, arithmeticNamed, conform, describe, type OutputReport, runCase } from '../oracle/index.js';
 import type { Trace } from '../types.js';
 import { parseArguments, readInput, writeOutput } from './arguments.js';
 import { backendHelp, backendOptions, withBackend } from './backends.js';
 import type { Command } from './command.js';
+import { arithmeticOf } from './implementation.js';
 
-const help = `xmoe layer CASE.safetensors [--backend NAME] [--threads N] [--grad] [--out FILE]
+const help = `xmoe layer CASE.safetensors [--backend NAME] [--threads N] [--arithmetic A] [--grad] [--out FILE]
 
 Runs one layer call from a file (format: spec/SEMANTICS.md, "Layer-case files"). Where the file has recorded outputs
 (out.*), compares each stage with them: the error where it is worst against what is allowed, and a verdict. Where the
-semantics allow another decision than the recorded one, the later stages are judged on the recorded decisions.
+semantics allow another decision than the recorded one, the later stages are judged on the recorded decisions. Where they
+disagree, the recorded outputs are judged by themselves too, each stage on what was recorded of the stages before it.
 
 ${backendHelp('runs the layer')}
+  --arithmetic A   of the recorded outputs: f64 (default) | f32 | tf32 | f16 | bf16 | int8, by which they may differ
   --grad           gradients too, of Σ(y ⊙ grad.y) + α·l_aux; the file must have grad.y
   --out FILE       write the backend's own outputs as safetensors, whatever the verdict: logits, probs, combine, y,
                    load_balancing_loss, selected, kept; with --grad also loss and grad.*
@@ -27,13 +30,16 @@ export const layerCommand: Command = {
   async run(argv) {
     const args = parseArguments(argv, ['CASE.safetensors'], {
       ...backendOptions,
+      arithmetic: { type: 'string' },
       grad: { type: 'boolean' },
       out: { type: 'string' },
     });
     const withGradients = args.flag('grad');
     const layerCase = readLayerCase(readInput('CASE', args.positionals[0]));
+    const arithmetic = arithmeticOf(args) ?? arithmeticNamed('f64');
     return withBackend(args, backend => {
-      const { trace, outputs, reports } = runCase(backend, layerCase, withGradients);
+      const { trace, outputs, reports } = runCase(backend, layerCase, withGradients, arithmetic);
+      const isWrong = reports.some(({ verdict }) => verdict === 'disagree');
       const out = args.text('out');
       if (out !== undefined) {
         const metadata = new Map([
@@ -43,17 +49,18 @@ export const layerCommand: Command = {
         writeOutput('--out', out, writeOutputs(outputs, backend.precision === 'f64' ? 'F64' : 'F32', metadata));
       }
       const lines = [
-        ...describe(layerCase, trace),
+        ...summary(layerCase, trace),
         '',
         ...compared(reports, layerCase, withGradients || !backend.backward),
+        ...(isWrong ? ['', ...judgedAlone(layerCase, arithmetic)] : []),
       ];
       process.stdout.write(`${lines.join('\n')}\n`);
-      return reports.some(({ verdict }) => verdict === 'disagree') ? 1 : 0;
+      return isWrong ? 1 : 0;
     });
   },
 };
 
-function describe({ name, config, x, weights, inputs }: LayerCase, trace: Trace): string[] {
+function summary({ name, config, x, weights, inputs }: LayerCase, trace: Trace): string[] {
   const { statistics, cost, plan } = trace;
   const sizes = `T ${x.rows}, E ${config.numExperts}, d ${x.cols}, m ${weights.up[0].rows}`;
   const dropped = `${(100 * statistics.tokensWithDrop).toFixed(1)} % of tokens lost one`;
@@ -63,6 +70,11 @@ function describe({ name, config, x, weights, inputs }: LayerCase, trace: Trace)
     `load-balancing loss ${trace.loadBalancingLoss.toPrecision(6)}; ${cost.total.toLocaleString('en')} FLOPs`,
     `smallest margins: ${smallest(marginsOf(trace.routing, plan, config, inputs)).join('; ') || 'none'}`,
   ];
+}
+
+function judgedAlone(layerCase: LayerCase, arithmetic: Arithmetic): string[] {
+  const conformance = conform(layerCase.recorded, layerCase, arithmetic);
+  return [`the recorded outputs by themselves, in ${arithmetic.name}:`, describe(conformance)];
 }
 
 /** The decision of each kind that was nearest to going the other way. */

@@ -64,8 +64,8 @@ export function stored({ value, error }: Approximate, { store }: Rounding): Appr
 /**
  * x wᵀ + bias, of operands x (`given`, `asOperand`) and weights that are rounded here.
  *
- * Maths   |δy| ≤ Σ (δx + s (|x| + δx)) (|w| + δw) + |x| δw + s |b|, s the relative error of a sum of so many products;
- *         where all of x and w lie on such a grid that every partial sum is exact, that part is 0
+ * Maths   |δy| ≤ Σ (δx + (s + r) (|x| + δx)) (1 + r) |w| + s |b|, s the relative error of a sum of so many products, r that
+ *         of rounding w; and what is flushed to 0
  * int8    one scale for each output: δw = max |row| / 254
  * Shapes  x [n, k], w [m, k], bias [m] -> [n, m]
  */

@@ -15,9 +15,9 @@ export type Judge = (outputs: Outputs, call: LayerCall) => Conformance;
 
 /** An answer with memory of its own, or why there is none. A refusal is a property, all else a fault. */
 export async function answerOf(implementation: Implementation, call: LayerCall): Promise<Outputs | Finding> {
-  const reason = implementation.refuses?.(call);
-  if (reason !== undefined) return { kind: 'refused', severity: 'property', detail: reason };
   try {
+    const reason = implementation.refuses?.(call);
+    if (reason !== undefined) return { kind: 'refused', severity: 'property', detail: reason };
     const outputs = await implementation.run(call);
     return new Map(Array.from(outputs, ([name, { shape, data }]) => [name, { shape: [...shape], data: data.slice() }]));
   } catch (error) {
@@ -99,7 +99,9 @@ function poisoned(call: LayerCall): LayerCall {
 
 /** The rows of these tokens, of the outputs that have one for each token. */
 function rowsOf(outputs: Outputs, tokens: readonly number[]): Outputs {
-  const perToken = ['logits', 'probs', 'selected', 'kept', 'combine', 'y'].filter(name => outputs.has(name));
+  const perToken = ['logits', 'probs', 'selected', 'kept', 'combine', 'y'].filter(
+    name => outputs.get(name)?.shape.length === 2, // a router has outputs that others lack, and nobody has looked at those
+  );
   return new Map(
     perToken.map(name => {
       const { shape, data } = outputs.get(name)!;

@@ -4,7 +4,7 @@ import { type LayerCase, type NamedTensor, type NamedTensors, outputTensors } fr
 import { forward } from '../moe.js';
 import { selectionOf } from '../selection/selection.js';
 import type { Backend, DispatchPlan, Routing, Trace } from '../types.js';
-import { arithmeticNamed } from './arithmetic.js';
+import { type Arithmetic, arithmeticNamed } from './arithmetic.js';
 import { type Bounds, errorBounds } from './bounds.js';
 import { conform } from './conform.js';
 import { keptFlags } from './judge-dispatch.js';
@@ -36,10 +36,15 @@ export interface CaseResult {
  * Run one case. Decisions are judged first: where they differ, `conform` says whether both are right. The later stages
  * then run again on the recorded decisions, so that each answers for itself.
  *
- * Bounds  `errorBounds` of the backend's precision, and of the float64 in which the case was recorded
+ * Bounds  `errorBounds` of the backend's precision, and of the arithmetic in which the case was recorded
  * @throws TypeError if gradients are wanted and the backend has no backward, or the case no `grad.y`
  */
-export function runCase(backend: Backend, layerCase: LayerCase, withGradients = false): CaseResult {
+export function runCase(
+  backend: Backend,
+  layerCase: LayerCase,
+  withGradients = false,
+  recordedIn: Arithmetic = arithmeticNamed('f64'),
+): CaseResult {
   const own = run(backend, layerCase, withGradients);
   const { outputs, trace } = own;
   const { recorded } = layerCase;
@@ -50,10 +55,10 @@ export function runCase(backend: Backend, layerCase: LayerCase, withGradients = 
   const dispatch: Backend['dispatch'] = routing => planOfRecorded(layerCase, routing, trace.plan);
   const judged = isSame ? outputs : run({ ...backend, dispatch }, layerCase, withGradients).outputs;
   const { gradY, ...call } = layerCase;
-  const bounds = ([backend.precision, 'f64'] as const).map(precision =>
-    errorBounds(withGradients ? layerCase : call, keptFlags(plan), arithmeticNamed(precision)),
+  const bounds = [arithmeticNamed(backend.precision), recordedIn].map(arithmetic =>
+    errorBounds(withGradients ? layerCase : call, keptFlags(plan), arithmetic),
   );
-  const verdicts = isSame ? undefined : verdictsOnBoth(backend, outputs, layerCase);
+  const verdicts = isSame ? undefined : verdictsOnBoth(backend, outputs, layerCase, recordedIn);
   const reports = [...outputs.keys()].flatMap(name => {
     const expected = recorded.get(name);
     if (!expected) return [];
@@ -99,17 +104,15 @@ function isSameTensor(outputs: NamedTensors, recorded: NamedTensors, name: strin
   );
 }
 
-/** The backend's outputs judged on their own, and the recorded ones. */
+/** The backend's outputs judged by themselves, and the recorded ones. */
 function verdictsOnBoth(
   backend: Backend,
   outputs: NamedTensors,
   layerCase: LayerCase,
+  recordedIn: Arithmetic,
 ): readonly [Conformance, Conformance] {
   const { gradY, ...call } = layerCase;
-  return [
-    conform(outputs, call, arithmeticNamed(backend.precision)),
-    conform(layerCase.recorded, call, arithmeticNamed('f64')),
-  ];
+  return [conform(outputs, call, arithmeticNamed(backend.precision)), conform(layerCase.recorded, call, recordedIn)];
 }
 
 function compareDecisions(

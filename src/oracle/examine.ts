@@ -58,7 +58,7 @@ function copied<T>(value: T): T {
 function modificationOf(before: LayerCall, after: LayerCall): string | undefined {
   const [was, is] = [arraysOf(before), arraysOf(after)];
   for (const [name, values] of was) {
-    const now = is.get(name)!;
+    const now = is.get(name) ?? [];
     for (let i = 0; i < values.length; i++) {
       if (!Object.is(values[i], now[i]))
         return `"${name}"[${i}] was ${values[i]} before the call and is ${now[i]} after it`;

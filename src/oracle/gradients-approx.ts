@@ -25,7 +25,7 @@ import {
   throughWeights,
   transposed,
 } from './products.js';
-import { floorOf, type Rounding } from './rounding.js';
+import { floorOf, holds, type Rounding } from './rounding.js';
 
 export type GradientsApprox = ReadonlyMap<string, Approximate>;
 
@@ -119,8 +119,11 @@ function preActivationGradients(
   rounding: Rounding,
 ): { up: Approximate; gate: Approximate | undefined } {
   const bias = weights.upBias && row(weights.upBias, expert);
+  const w = weights.up[expert];
+  const { operands } = rounding;
+  const areHeld = operands !== 'int8' && [x.value.data, w.data, ...(bias ? [bias] : [])].every(v => holds(operands, v));
   // exact sums decide on which side of its kink relu is
-  const settled = activation === 'relu' ? withoutErrorWhereExact(up, x.value, weights.up[expert], bias) : up;
+  const settled = activation === 'relu' && areHeld ? withoutErrorWhereExact(up, x.value, w, bias) : up;
   const slope = slopeApprox(gate ?? settled, activation, rounding);
   if (!gate) return { up: stored(productApprox(ofHidden, slope, rounding), rounding), gate: undefined };
   const ofActivated = productApprox(ofHidden, up, rounding);

@@ -1,5 +1,6 @@
 /** The experts on the implementation's own kept pairs; y on its own experts' rows and weights. */
 import { numColumns } from '../selection/routers.js';
+import { isReal } from '../selection/selection.js';
 import type { DispatchPlan, Routing } from '../types.js';
 import { type Approximate, exactly } from './approximate.js';
 import { IN, OUT } from './choices.js';
@@ -13,8 +14,9 @@ import type { JudgedRouting } from './judge-routing.js';
 import { expertsIn, type JudgedSelection } from './judge-selection.js';
 import { asMatrix } from './observe.js';
 import { capacitiesOf } from './queues.js';
+import { relativeOf } from './relatives.js';
 import { settle } from './settle.js';
-import type { StageVerdicts } from './types.js';
+import type { LayerCall, StageVerdicts } from './types.js';
 
 export interface JudgedExperts {
   readonly verdicts: readonly StageVerdicts[];
@@ -40,7 +42,7 @@ export function judgeExperts(
   const widest = expertsApprox(x, planOfKept(maybe, x.rows, routing, config), weights, config, rounding);
   const widestWeights = weightsApprox(maybe, compared, config, router, rounding);
   const neverDrops = capacitiesOf(x.rows, inputs, config) === undefined;
-  const { kept, open } = settle(
+  const { kept, open, impossible } = settle(
     judge,
     dispatch.kept,
     dispatch.expected,
@@ -48,8 +50,13 @@ export function judgeExperts(
     widestWeights,
     usable(judge, 'y')?.data,
     (t, flags) =>
-      !neverDrops || selection.mayChoose(t, expertsIn(flags.subarray(t * numExperts, (t + 1) * numExperts))),
+      !neverDrops || !isReal(inputs.tokenMask, t) || selection.mayChoose(t, expertsOf(flags, t, numExperts)),
   );
+  const isUntold = selection.verdict.verdict === 'not judged';
+  const decision =
+    isUntold && impossible !== undefined
+      ? toldSelection(call, routing, kept, impossible, selection.verdict)
+      : undefined;
   const isSettled = kept.every((flag, i) => flag === maybe[i]);
   const plan = isSettled ? widest.plan : planOfKept(kept, x.rows, routing, config);
   const forward = isSettled ? widest : expertsApprox(x, plan, weights, config, rounding);
@@ -101,10 +108,13 @@ export function judgeExperts(
   const own = open.size === 0 ? { plan, experts: forward, weights: expectedWeights } : undefined;
   const y = observation.tensors.get('y');
   if (observation.tensors.has('expert_out') || misplaced || !y) {
-    return { verdicts: [onOut, onCombine], forward: own };
+    return { verdicts: [onOut, onCombine], ...(decision && { decision }), forward: own };
   }
   const isRight = onY.verdict === 'agree';
-  if (isRight) return { verdicts: [verdict('experts', 'agree', 'judged by y'), onCombine], forward: own };
+  if (isRight) {
+    const onExperts = verdict('experts', 'agree', 'judged by y');
+    return { verdicts: [onExperts, onCombine], ...(decision && { decision }), forward: own };
+  }
   const why = explainY(judge, asMatrix(y), {
     y: expectedY,
     forward,
@@ -130,6 +140,24 @@ export function judgeExperts(
   }
 }
 
+/** A selection that only the combine weights tell, and that is wrong. */
+function toldSelection(
+  call: LayerCall,
+  routing: Routing,
+  kept: Uint8Array,
+  token: number,
+  { numAmbiguous }: StageVerdicts,
+): StageVerdicts {
+  const experts = expertsOf(kept, token, numColumns(call.config));
+  const relative = relativeOf(call, routing, kept);
+  const detail = `by its combine weights token ${token} chooses {${experts.join(', ')}}${relative ? `; ${relative}` : ''}`;
+  return verdict('selection', 'disagree', detail, numAmbiguous);
+}
+
+function expertsOf(flags: Uint8Array, token: number, numExperts: number): number[] {
+  return expertsIn(flags.subarray(token * numExperts, (token + 1) * numExperts));
+}
+
 /** No bound where several answers are right. */
 function unbounded(error: Float64Array, open: ReadonlySet<number>, cols: number): Float64Array {
   if (open.size === 0) return error;
@@ -140,12 +168,9 @@ function unbounded(error: Float64Array, open: ReadonlySet<number>, cols: number)
 
 function withOpen(judged: StageVerdicts, open: ReadonlySet<number>): StageVerdicts {
   if (open.size === 0 || judged.verdict === 'not judged') return judged;
-  const numAmbiguous = open.size;
-  return {
-    ...judged,
-    numAmbiguous,
-    detail: `${numAmbiguous} tokens are not judged: several of their decisions are right, and none is told`,
-  };
+  const unjudged = `${open.size} tokens are not judged: several decisions are right for them, and none is told`;
+  const detail = judged.verdict === 'disagree' ? `${judged.detail}; ${unjudged}` : unjudged;
+  return { ...judged, numAmbiguous: open.size, detail };
 }
 
 /** `expert_out` must have a row for each kept pair. */

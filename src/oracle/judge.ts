@@ -1,5 +1,4 @@
 /** What every stage is judged with, and how its verdict is put together. */
-
 import { numColumns } from '../selection/routers.js';
 import type { Approximate } from './approximate.js';
 import type { Arithmetic, FloatFormat } from './arithmetic.js';

@@ -11,6 +11,8 @@ export interface Settled {
   readonly kept: Uint8Array;
   /** Tokens of which several decisions are admissible, and none could be told to be theirs. */
   readonly open: ReadonlySet<number>;
+  /** The first token whose combine weights tell decisions that are not possible together. */
+  readonly impossible: number | undefined;
 }
 
 /** A token with more undecided pairs than these is not tried out: 2^8 sums at most. */
@@ -42,12 +44,16 @@ export function settle(
     return isTold(i) ? (told!.data[i] !== 0 ? IN : OUT) : expected[i];
   });
   const open = new Set<number>();
+  let impossible: number | undefined;
   for (let t = 0; t < judge.call.x.rows; t++) {
     const undecided: number[] = [];
     for (let i = t * numExperts; i < (t + 1) * numExperts; i++) {
       if (possible[i] === EITHER && !isTold(i)) undecided.push(i);
     }
-    if (undecided.length === 0) continue;
+    if (undecided.length === 0) {
+      if (told && impossible === undefined && !mayBe(t, kept)) impossible = t;
+      continue;
+    }
     if (!y) open.add(t);
     else if (explains(t, kept)) continue;
     else if (isOneEach)
@@ -59,7 +65,7 @@ export function settle(
     else if (undecided.length > MOST_UNDECIDED) open.add(t);
     else tryAll(t, undecided, subsets(undecided.length));
   }
-  return { kept, open };
+  return { kept, open, impossible };
 
   function explains(token: number, flags: Uint8Array): boolean {
     const cols = judge.call.x.cols;

@@ -21,7 +21,7 @@ const SMALL = 17;
 const MOST_CUTS = 24;
 
 /**
- * The smallest call found that `shows` the same: tokens, experts, hidden units and columns cut out, then options dropped,
+ * The smallest call found that `shows` the same: hidden units, columns, tokens and experts cut out, then options dropped,
  * then numbers rounded, again and again until nothing helps.
  */
 export async function shrink(

@@ -43,7 +43,7 @@ export class Tally {
       if (stage.verdict === 'not judged') tally.notJudged = stage.detail;
     }
     for (const finding of findings) {
-      const key = `${finding.severity} ${finding.kind}`;
+      const key = `${finding.severity} ${finding.kind}${finding.kind === 'tie order' ? orderOf(finding) : ''}`;
       const tally = this.findings.get(key);
       if (tally) tally.count++;
       else this.findings.set(key, { first: finding, count: 1 });
@@ -58,6 +58,11 @@ export class Tally {
     this.stages.set(name, fresh);
     return fresh;
   }
+}
+
+/** Each order of ties is told apart; of other findings the first of its kind stands for all. */
+function orderOf({ detail }: Finding): string {
+  return ` ${detail.replace(/ \(.*/, '')}`;
 }
 
 /** A difference as a share of what is allowed. */

@@ -192,6 +192,8 @@ export class ForeignProcess {
     } catch {
       // it is gone already
     }
+    // what left its group may hold the pipes open, and us with them
+    for (const pipe of [this.#child.stdin, this.#child.stdout, this.#child.stderr]) pipe?.destroy();
   }
 }
 

@@ -91,7 +91,7 @@ function marked(module: Uint8Array, name: string): Uint8Array {
 }
 
 /**
- * At once, where the engine allows it: the kernels take less than a millisecond, and workerd (Cloudflare Workers) compiles
+ * At once, where the engine allows it: the kernels take a few milliseconds, and workerd (Cloudflare Workers) compiles
  * only while a worker starts, when it waits for no other thread.
  */
 async function compile(code: Uint8Array): Promise<WasmModule> {
