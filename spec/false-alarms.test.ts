@@ -8,10 +8,10 @@ import { wasmBackend } from 'xmoe/wasm';
 const RUNS = Number(process.env.RUNS ?? 200);
 const SEED = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 
-const relaxed = await wasmBackend({ target: 'relaxed' }).catch((error: Error) => error);
+const relaxed = await wasmBackend({ features: { relaxedSimd: 'enable' } }).catch((error: Error) => error);
 const backends: readonly (readonly [string, Backend | Error])[] = [
   ['the reference rounded to float32', { ...reference, ...referenceF32 }],
-  ['wasm', await wasmBackend({ target: 'simd' })],
+  ['wasm', await wasmBackend({ deterministic: true })],
   ['wasm-relaxed', relaxed],
 ];
 
