@@ -31,7 +31,8 @@ function module(name: string, code: string): string {
 
 const replayOf = (stdout: string) => /again by\n +(.*)\n/.exec(stdout)![1];
 const savedAs = (stdout: string) => /^saved as (.*); again by$/m.exec(stdout)![1];
-const smallestOf = (stdout: string) => /^ +T (\d+), E (\d+), d (\d+), m (\d+);/m.exec(stdout)!.slice(1).map(Number);
+const smallestOf = (stdout: string) =>
+  /shows it:\n +T (\d+), E (\d+), d (\d+), m (\d+);/.exec(stdout)!.slice(1).map(Number);
 
 /** Its experts forget the output bias from the third token on. */
 const forgetful = module(
@@ -95,6 +96,16 @@ for (const backend of ['reference', 'reference-f32', 'wasm']) {
   });
 }
 
+test('wasm with experts of 8 bits is held to the arithmetic of int8, and is wrong in float32', () => {
+  const options = ['check', '--backend', 'wasm', '--experts', 'int8', '--runs', '40', '--save', folder];
+  const { status, stdout } = xmoe(...options);
+  assert.equal(status, 0, stdout);
+  assert.match(stdout, /^wasm: 40 calls \(seed 0\), arithmetic int8, /);
+  const held = xmoe(...options, '--arithmetic', 'f32');
+  assert.equal(held.status, 1);
+  assert.match(held.stdout, /look at experts$/m);
+});
+
 test('the reference conforms with its gradients', () => {
   const { status, stdout } = xmoe('check', '--backend', 'reference', '--runs', '40', '--grad');
   assert.equal(status, 0, stdout);
@@ -107,6 +118,10 @@ test('a wrong module is blamed on its stage, on the smallest case, and the line 
   assert.equal(status, 1);
   assert.match(stdout, /^ {2}experts +\d+ +1 /m);
   assert.match(stdout, /^does not conform$/m);
+  assert.match(
+    stdout,
+    /^case \d+ fails at experts: \d+ of \d+ values of expert_out are off by more than their bounds/m,
+  );
   assert.deepEqual(smallestOf(stdout), [3, 1, 1, 1]);
 
   const report = JSON.parse(readFileSync(json, 'utf8'));
@@ -200,7 +215,18 @@ test('shards are disjoint, and together the whole', () => {
          refuses(call) { asked.push(JSON.stringify([call.config, [...call.x.data]])); return 'it only records'; },
          close() { process.stderr.write(asked.join('\\n')); } };`,
     );
-    const { stderr } = xmoe('check', '--backend', path, '--router', 'switch', '--runs', '25', ...args);
+    const { stderr } = xmoe(
+      'check',
+      '--backend',
+      path,
+      '--router',
+      'switch',
+      '--runs',
+      '25',
+      '--save',
+      folder,
+      ...args,
+    );
     return new Set(stderr.split('\n'));
   };
   const whole = asked();

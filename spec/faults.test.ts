@@ -130,6 +130,7 @@ test('every planted fault is caught within 2,000 cases, and the right stage is b
 /** What y alone does not tell, at f32, in random cases; the exact probes tell the first. */
 const HIDDEN = [
   '≤ for < at the threshold (“exceed”)',
+  'dense mode is a threshold of 1',
   'small probabilities are flushed to 0',
   'BASE in training: each token its best expert',
   'BASE in training: greedy, token by token, into places that are left',

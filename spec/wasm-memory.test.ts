@@ -111,6 +111,33 @@ test('a call that is no larger than an earlier one takes no memory', async () =>
   }
 });
 
+test('where memory is refused, what the seam has packed makes room, and is packed again when it comes again', async () => {
+  const drawn = [1, 2, 3].map(seed => layerOfSizes(20, 4, 30, 20, { seed }));
+  for (const threads of [1, 2]) {
+    const backend = await wasmBackend({ deterministic: true, threads });
+    const yOf = ({ x, weights, config }: Layer) => bits(forward(backend, x, weights, config).y);
+    const expected = drawn.map(yOf);
+    const { Memory: Original } = WebAssembly;
+    let numRefused = 0;
+    WebAssembly.Memory = class extends Original {
+      constructor(descriptor: object) {
+        if (numRefused++ === 0) throw new RangeError('no memory');
+        super(descriptor);
+      }
+    };
+    try {
+      const { x, weights, config } = drawn[0];
+      const layer = backend.load(weights, config);
+      assert.ok(numRefused > 0);
+      assert.equal(bits(layer.forward(x)), expected[0]);
+    } finally {
+      WebAssembly.Memory = Original;
+    }
+    assert.deepEqual(drawn.map(yOf), expected);
+    backend.dispose();
+  }
+});
+
 test('dispose gives everything back', async () => {
   const { x, weights, config } = layerOfSizes(20, 8, 512, 512, { activation: 'relu', storage: 'f32' }); // 17 MB of weights
   const open = async (threads: number) => {

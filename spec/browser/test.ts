@@ -23,3 +23,8 @@ export function test(name: string, ...given: [Run] | [Options, Run]): void {
   const [options, run] = given.length === 1 ? [{}, given[0]] : given;
   registered.push({ name, options, run });
 }
+
+/** Registered like a test: what is to be done after all tests of a file. */
+export function after(run: () => unknown): void {
+  test('what was opened is disposed of', run);
+}

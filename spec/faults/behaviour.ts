@@ -1,8 +1,8 @@
-/** Faults of behaviour: what a call does to the next one, to its inputs, or with its batch; and outputs that are none. */
 import type { NamedTensor } from 'xmoe/layer-case';
 import type { LayerCall, Outputs } from 'xmoe/oracle';
 import { type Fault, faultsOf, OURS } from './fault.js';
-import { honest, mapped, type Parts } from './parts.js';
+import { honest, type Parts } from './parts.js';
+import { mapped } from './tools.js';
 
 /** One tensor of the outputs changed. */
 function changed(
@@ -157,6 +157,18 @@ export const behaviourFaults: readonly Fault[] = [
     changed('selected', data => {
       const second = data.map((v, i) => (v === 1 && i % 5 === 4 ? 2 : v));
       return second;
+    }),
+  ),
+  faultsOf('selection')(
+    'the id of an empty slot, E, is out of range and lands at the next token',
+    'sglang #30079',
+    changed('selected', (data, { shape: [T, E] }) => {
+      const numChosen = Array.from(
+        { length: T },
+        (_, t) => data.subarray(t * E, (t + 1) * E).filter(v => v > 0).length,
+      );
+      const longest = Math.max(0, ...numChosen);
+      return data.map((v, i) => (i % E === 0 && i > 0 && numChosen[i / E - 1] < longest ? 1 : v));
     }),
   ),
   faultsOf(['dispatch', 'selection', 'out of range'])(

@@ -2,7 +2,8 @@
 import { combine, type DispatchPlan, type Matrix, planOf } from 'xmoe';
 import type { LayerCall } from 'xmoe/oracle';
 import { type Fault, faultsOf, OURS, XMOE } from './fault.js';
-import { expertOfRow, honest, isReal, mapped, type Parts, significant, sumOf } from './parts.js';
+import { honest, type Parts } from './parts.js';
+import { expertOfRow, isReal, mapped, significant, sumOf } from './tools.js';
 
 const ofCombine = faultsOf(['combine', 'non-finite']);
 

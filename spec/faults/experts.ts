@@ -1,8 +1,10 @@
 /** Faults of the experts: each one's FFN over the rows that it was given. */
-import { activations, type DispatchPlan, erf, type Matrix, runExperts, sigmoid, type Weights } from 'xmoe';
+import { activations, type DispatchPlan, type Matrix, runExperts, type Weights } from 'xmoe';
 import type { LayerCall } from 'xmoe/oracle';
+import { withInner } from './activations.js';
 import { type Fault, faultsOf, OURS, XMOE } from './fault.js';
-import { expertOfRow, honest, mapped, mappedAll, type Parts, significant } from './parts.js';
+import { honest, type Parts } from './parts.js';
+import { expertOfRow, linearRows, mapped, mappedAll, ofRows, significant } from './tools.js';
 
 const ofExperts = faultsOf(['experts', 'non-finite']);
 
@@ -50,173 +52,6 @@ function withRows(
     },
   };
 }
-
-interface Inner {
-  /** σ, of h. */
-  readonly apply: (h: number) => number;
-  readonly up: number;
-  readonly gate: number | undefined;
-  readonly call: LayerCall;
-}
-
-/** Experts written out, with another inner function; `own` is which activations it concerns. */
-function withInner(
-  own: readonly LayerCall['config']['activation'][] | 'any',
-  inner: (given: Inner) => number,
-): Partial<Parts> {
-  return {
-    experts(plan, call) {
-      const { config, weights, x } = call;
-      if (own !== 'any' && !own.includes(config.activation)) return honest.experts(plan, call);
-      const { apply } = activations[config.activation];
-      // an expert whose up projection is the identity and whose activation changes nothing: pre-activations of both kinds
-      const linearOf = (list: readonly Matrix[], bias: Matrix | undefined) => linearRows(plan, x, list, bias);
-      const up = linearOf(weights.up, weights.upBias);
-      const gate = weights.gate && linearOf(weights.gate, weights.gateBias);
-      const hidden = mapped(up, (value, i, j) => inner({ apply, up: value, gate: gate?.data[i * up.cols + j], call }));
-      return {
-        hidden,
-        out: linearRows(
-          { ...plan, tokenIndex: Int32Array.from(plan.tokenIndex, (_, i) => i) },
-          hidden,
-          weights.down,
-          weights.downBias,
-        ),
-      };
-    },
-  };
-}
-
-/** w_e · a of each row, and its bias; rows of a skip expert are zero. */
-function linearRows(plan: DispatchPlan, a: Matrix, list: readonly Matrix[], bias: Matrix | undefined): Matrix {
-  const expertOf = expertOfRow(plan);
-  const numSkip = plan.selection.numExperts - list.length;
-  const blank = {
-    rows: plan.tokenIndex.length,
-    cols: list[0].rows,
-    data: new Float64Array(plan.tokenIndex.length * list[0].rows),
-  };
-  return mapped(blank, (_, i, j) => {
-    const e = expertOf[i] - numSkip;
-    if (e < 0) return 0;
-    let sum = bias?.data[e * bias.cols + j] ?? 0;
-    for (let l = 0; l < a.cols; l++) sum += a.data[plan.tokenIndex[i] * a.cols + l] * list[e].data[j * a.cols + l];
-    return sum;
-  });
-}
-
-const gated = ['swiglu', 'geglu'] as const;
-const tanhGelu = (constant: number) => (h: number) => h * sigmoid(2 * constant * (h + 0.044715 * h ** 3));
-
-const ACTIVATIONS: readonly Fault[] = [
-  ofExperts(
-    'tanh GELU for erf GELU',
-    XMOE,
-    withInner(['gelu'], ({ up }) => activations.gelu_tanh.apply(up)),
-  ),
-  ofExperts(
-    'erf GELU for tanh GELU',
-    XMOE,
-    withInner(['gelu_tanh'], ({ up }) => activations.gelu.apply(up)),
-  ),
-  ofExperts(
-    'the truncated constant 0.79788456 in tanh GELU',
-    'XMoE’s code',
-    withInner(['gelu_tanh'], ({ up }) => tanhGelu(0.79788456)(up)),
-    'f64',
-  ),
-  ofExperts(
-    'the constant 0.798 in tanh GELU',
-    OURS,
-    withInner(['gelu_tanh'], ({ up }) => tanhGelu(0.798)(up)),
-  ),
-  ofExperts(
-    'h·sigmoid(1.702 h) for erf GELU',
-    OURS,
-    withInner(['gelu'], ({ up }) => up * sigmoid(1.702 * up)),
-  ),
-  ofExperts(
-    'silu for GELU',
-    OURS,
-    withInner(['gelu', 'gelu_tanh'], ({ up }) => activations.silu.apply(up)),
-  ),
-  ofExperts(
-    'sigmoid for silu',
-    OURS,
-    withInner(['silu'], ({ up }) => sigmoid(up)),
-  ),
-  ofExperts(
-    'a leak of 0.01 in relu',
-    OURS,
-    withInner(['relu'], ({ up }) => (up < 0 ? 0.01 * up : up)),
-  ),
-  ofExperts(
-    'relu cut at 6',
-    OURS,
-    withInner(['relu'], ({ up }) => Math.min(6, Math.max(0, up))),
-  ),
-  ofExperts(
-    'silu as h·e^h / (1 + e^h), which overflows in float32',
-    'llama.cpp #27899',
-    withInner(['silu'], ({ up }) => {
-      const e = Math.fround(Math.exp(up));
-      return (up * e) / (1 + e);
-    }),
-  ),
-  ofExperts(
-    'tanh as (e^2u − 1) / (e^2u + 1), which overflows in float32',
-    'llama.cpp #27899',
-    withInner(['gelu_tanh'], ({ up }) => {
-      const e = Math.fround(Math.exp(2 * 0.7978845608028654 * (up + 0.044715 * up ** 3)));
-      return 0.5 * up * (1 + (e - 1) / (e + 1));
-    }),
-  ),
-  ofExperts(
-    'an erf that is right to 3 digits',
-    OURS,
-    withInner(['gelu'], ({ up }) => 0.5 * up * (1 + Math.round(1000 * erf(up / Math.SQRT2)) / 1000)),
-  ),
-  ofExperts(
-    'gate and up swapped',
-    OURS,
-    withInner(gated, ({ apply, up, gate }) => apply(up) * gate!),
-  ),
-  ofExperts(
-    'the gate without its activation',
-    OURS,
-    withInner(gated, ({ up, gate }) => up * gate!),
-  ),
-  ofExperts(
-    'silu of the gate in geglu',
-    OURS,
-    withInner(['geglu'], ({ up, gate }) => activations.silu.apply(gate!) * up),
-  ),
-  ofExperts(
-    'the activation after the product',
-    OURS,
-    withInner(gated, ({ apply, up, gate }) => apply(up * gate!)),
-  ),
-  ofExperts(
-    'the gate clamped at 7',
-    OURS,
-    withInner(gated, ({ apply, up, gate }) => apply(Math.min(7, gate!)) * up),
-  ),
-  ofExperts(
-    '1 added to up, as in another gated form',
-    OURS,
-    withInner(gated, ({ apply, up, gate }) => apply(gate!) * (up + 1)),
-  ),
-  ofExperts(
-    'hidden activations rounded to bf16',
-    OURS,
-    withInner('any', ({ apply, up, gate }) => significant(8)(gate === undefined ? apply(up) : apply(gate) * up)),
-  ),
-  ofExperts(
-    'hidden activations rounded to f16',
-    OURS,
-    withInner('any', ({ apply, up, gate }) => significant(11)(gate === undefined ? apply(up) : apply(gate) * up)),
-  ),
-];
 
 /** Row i of a bias comes from row `from(i)`. */
 const rowsFrom = (a: Matrix | undefined, from: (i: number) => number) =>
@@ -275,12 +110,7 @@ const BIASES: readonly Fault[] = [
       );
       return {
         hidden,
-        out: linearRows(
-          { ...plan, tokenIndex: Int32Array.from(plan.tokenIndex, (_, i) => i) },
-          later,
-          call.weights.down,
-          call.weights.downBias,
-        ),
+        out: linearRows(ofRows(plan), later, call.weights.down, call.weights.downBias),
       };
     },
   }),
@@ -356,7 +186,7 @@ const WEIGHTS: readonly Fault[] = [
 ];
 
 const cut = (list: readonly Matrix[], isLost: (column: number, cols: number) => boolean) =>
-  mappedAll(list, v => v).map(a => mapped(a, (v, _, j) => (isLost(j, a.cols) ? 0 : v)));
+  list.map(a => mapped(a, (v, _, j) => (isLost(j, a.cols) ? 0 : v)));
 const tail = (j: number, cols: number) => cols > 4 && j >= cols - (cols % 4);
 
 const SIZES: readonly Fault[] = [
@@ -426,14 +256,9 @@ const WEIGHTED: readonly Fault[] = [
         { rows: plan.tokenIndex.length, cols: x.cols, data: new Float64Array(plan.tokenIndex.length * x.cols) },
         (_, i, c) => plan.combineWeight[i] * x.data[plan.tokenIndex[i] * x.cols + c],
       );
-      return runExperts(
-        weighted,
-        { ...plan, tokenIndex: Int32Array.from(plan.tokenIndex, (_, i) => i) },
-        weights,
-        call.config,
-      );
+      return runExperts(weighted, ofRows(plan), weights, call.config);
     },
   }),
 ];
 
-export const expertFaults: readonly Fault[] = [...ACTIVATIONS, ...BIASES, ...WEIGHTS, ...SIZES, ...WEIGHTED];
+export const expertFaults: readonly Fault[] = [...BIASES, ...WEIGHTS, ...SIZES, ...WEIGHTED];

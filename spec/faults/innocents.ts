@@ -3,17 +3,8 @@ import { balancedAssignment, capacityOf, type Matrix, type Selection } from 'xmo
 import { type ArithmeticName, arithmeticNamed, type Implementation, type LayerCall } from 'xmoe/oracle';
 import { withoutOutputs } from './behaviour.js';
 import { float32, type Numbers, narrow, partsIn, sums } from './numbers.js';
-import {
-  type Candidate,
-  honest,
-  isReal,
-  layerOfParts,
-  listsOf,
-  mapped,
-  type Parts,
-  selectionOf,
-  significant,
-} from './parts.js';
+import { type Candidate, honest, layerOfParts, type Parts } from './parts.js';
+import { isReal, listsOf, mapped, rowOf, selectionOf, significant } from './tools.js';
 
 export interface Innocent {
   readonly name: string;
@@ -34,10 +25,6 @@ const f32 = Math.fround;
 
 function ranked(values: readonly number[], ties: (a: number, b: number) => number = (a, b) => a - b): number[] {
   return values.map((_, e) => e).sort((a, b) => values[b] - values[a] || ties(a, b));
-}
-
-function rowOf(a: Matrix, i: number): number[] {
-  return [...a.data.subarray(i * a.cols, (i + 1) * a.cols)];
 }
 
 /** Threshold routers: how many of the ranked experts are taken. */

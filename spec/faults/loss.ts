@@ -2,7 +2,8 @@
 import { type DispatchPlan, type Matrix, type Routing, routers } from 'xmoe';
 import type { LayerCall } from 'xmoe/oracle';
 import { type Fault, faultsOf, OURS, XMOE } from './fault.js';
-import { honest, isReal, type Parts, pairsOf } from './parts.js';
+import { honest, type Parts } from './parts.js';
+import { isReal, pairsOf } from './tools.js';
 
 const ofLoss = faultsOf(['loss', 'non-finite']);
 

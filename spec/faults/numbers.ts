@@ -3,7 +3,8 @@
  * made and summed, what results are stored in. Honest backends in every format are made of it.
  */
 import { activations, type ExpertRows, type Matrix, routers, type Weights } from 'xmoe';
-import { isReal, mapped, type Parts, significant } from './parts.js';
+import type { Parts } from './parts.js';
+import { isReal, mapped, significant } from './tools.js';
 
 export interface Numbers {
   /** What a number is rounded to before it is multiplied. */

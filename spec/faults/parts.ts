@@ -7,7 +7,6 @@ import {
   capacityOf,
   combine,
   combineBackward,
-  countPerExpert,
   type DispatchPlan,
   dispatchBackward,
   type ExpertRows,
@@ -31,6 +30,7 @@ import {
 } from 'xmoe';
 import { outputTensors } from 'xmoe/layer-case';
 import { arithmeticNamed, type Implementation, type LayerCall, type Outputs } from 'xmoe/oracle';
+import { mapped, pairsOf, sumOf } from './tools.js';
 
 /** A token that wants an expert. */
 export interface Candidate {
@@ -179,66 +179,6 @@ function queuesOf(
   }
   return queues.map(queue => queue.sort(before));
 }
-
-export function pairsOf({ numTokens, tokenOffsets, expertIndex }: Selection) {
-  return Array.from({ length: numTokens }, (_, token) =>
-    Array.from(expertIndex.subarray(tokenOffsets[token], tokenOffsets[token + 1]), (expert, rank) => ({
-      pair: tokenOffsets[token] + rank,
-      token,
-      rank,
-      expert,
-    })),
-  ).flat();
-}
-
-/** The selection in which token t chose the experts of list t, best first. */
-export function selectionOf(lists: readonly (readonly number[])[], numExperts: number): Selection {
-  const tokenOffsets = new Int32Array(lists.length + 1);
-  lists.forEach((list, t) => {
-    tokenOffsets[t + 1] = tokenOffsets[t] + list.length;
-  });
-  return { numTokens: lists.length, numExperts, tokenOffsets, expertIndex: Int32Array.from(lists.flat()) };
-}
-
-export function listsOf({ numTokens, tokenOffsets, expertIndex }: Selection): number[][] {
-  return Array.from({ length: numTokens }, (_, t) => [...expertIndex.subarray(tokenOffsets[t], tokenOffsets[t + 1])]);
-}
-
-/** The expert of each row of a plan. */
-export function expertOfRow({ expertOffsets, tokenIndex, selection }: DispatchPlan): Int32Array {
-  const expertOf = new Int32Array(tokenIndex.length);
-  for (let e = 0; e < selection.numExperts; e++) expertOf.fill(e, expertOffsets[e], expertOffsets[e + 1]);
-  return expertOf;
-}
-
-export function isReal({ inputs }: LayerCall, token: number): boolean {
-  return inputs.tokenMask === undefined || inputs.tokenMask[token] === 1;
-}
-
-/** Value by value: f(value, row, column). */
-export function mapped(a: Matrix, f: (value: number, i: number, j: number) => number): Matrix {
-  return {
-    rows: a.rows,
-    cols: a.cols,
-    data: Float64Array.from(a.data, (v, i) => f(v, Math.floor(i / a.cols), i % a.cols)),
-  };
-}
-
-export function mappedAll(list: readonly Matrix[], f: (value: number, i: number, j: number) => number): Matrix[] {
-  return list.map(a => mapped(a, f));
-}
-
-export function sumOf(a: Matrix, b: Matrix): Matrix {
-  return { ...a, data: Float64Array.from(a.data, (v, i) => v + b.data[i]) };
-}
-
-/** To this many significant bits, ties to even: bf16 has 8, f16 and tf32 have 11. The range is float64's. */
-export function significant(bits: number): (value: number) => number {
-  const factor = 2 ** (53 - bits) + 1;
-  return value => value * factor - (value * factor - value);
-}
-
-export { countPerExpert };
 
 function roundVector(values: ArrayLike<number>, round: (a: Matrix) => Matrix): Floats {
   return round({ rows: 1, cols: values.length, data: Float64Array.from(values) }).data;

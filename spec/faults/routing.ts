@@ -1,7 +1,8 @@
 /** Faults of logits and probabilities. */
 import { linear, type Matrix, softmax, zeros } from 'xmoe';
 import { type Fault, faultsOf, OURS } from './fault.js';
-import { mapped, type Parts, significant } from './parts.js';
+import type { Parts } from './parts.js';
+import { mapped, significant } from './tools.js';
 
 const ofLogits = faultsOf('logits');
 const ofProbs = faultsOf(['probs', 'non-finite']);

@@ -1,91 +1,8 @@
-/** Faults of selection: which experts a token chooses. */
-import type { Matrix, RouterName, Routing } from 'xmoe';
-import type { LayerCall } from 'xmoe/oracle';
-import { type Fault, faultsOf, OURS, XMOE } from './fault.js';
-import { honest, isReal, listsOf, mapped, type Parts, selectionOf, significant } from './parts.js';
-
-const ofSelection = faultsOf('selection');
-/** Ranks are not handed over: where all the same experts are chosen in another order, it shows in who is dropped. */
-const ofRanks = faultsOf(['selection', 'dispatch']);
-
-/** What one real token sees. */
-interface Seen {
-  readonly p: readonly number[];
-  readonly z: readonly number[];
-  readonly noise: readonly number[];
-  readonly token: number;
-  readonly call: LayerCall;
-  /** What it should choose. */
-  readonly right: readonly number[];
-}
-
-/** Another choice for each real token of these routers. */
-function choosing(
-  routers: RouterName | readonly RouterName[] | 'any',
-  choose: (seen: Seen) => readonly number[],
-): Partial<Parts> {
-  return {
-    select(routing, call) {
-      const selection = honest.select(routing, call);
-      const { router } = call.config;
-      if (routers !== 'any' && routers !== router && !routers.includes(router)) return selection;
-      const lists = listsOf(selection).map((right, token) => {
-        if (!isReal(call, token)) return right;
-        const [p, z] = [rowOf(routing.probs, token), rowOf(routing.logits, token)];
-        const noise = call.inputs.noise ? rowOf(call.inputs.noise, token) : z.map(() => 0);
-        return choose({ p, z, noise, token, call, right });
-      });
-      return selectionOf(lists, selection.numExperts);
-    },
-  };
-}
-
-function rowOf(a: Matrix, i: number): number[] {
-  return [...a.data.subarray(i * a.cols, (i + 1) * a.cols)];
-}
-
-/** Threshold: takes ranks while `takes` says so; rank 0 too, unless it is forced. */
-function prefix(
-  takes: (massBefore: number, p: number, threshold: number, rank: number) => boolean,
-  key: (p: number, e: number) => number = p => p,
-  add: (mass: number, p: number) => number = (mass, p) => mass + p,
-): Partial<Parts> {
-  return choosing('threshold', ({ p, call }) => {
-    const order = ranked(p.map(key));
-    const chosen: number[] = [];
-    let mass = 0;
-    for (const e of order) {
-      if (chosen.length > 0 && !takes(mass, p[e], call.config.threshold!, chosen.length)) break;
-      chosen.push(e);
-      mass = add(mass, p[e]);
-    }
-    return chosen;
-  });
-}
-
-const reaches = (mass: number, _: number, threshold: number) => threshold > 1 || mass < threshold;
-
-/** Best first; of equals the lower index. */
-function ranked(values: readonly number[]): number[] {
-  return values.map((_, e) => e).sort((a, b) => values[b] - values[a] || a - b);
-}
-
-/** The best of `values`, found one by one: what was found is set to `mask` and may be found again. */
-function extracted(values: readonly number[], count: number, mask: number): number[] {
-  const left = [...values];
-  return Array.from({ length: count }, () => {
-    const best = left.reduce((b, v, e) => (v > left[b] ? e : b), 0);
-    left[best] = mask;
-    return best;
-  });
-}
-
-/** The right selection, on other probabilities or logits. */
-function onOther(change: (routing: Routing, call: LayerCall) => Partial<Routing>): Partial<Parts> {
-  return { select: (routing, call) => honest.select({ ...routing, ...change(routing, call) }, call) };
-}
-
-const unique = (list: readonly number[]) => [...new Set(list)];
+/** Faults of selection that are not the threshold's own: which experts a token chooses. */
+import { choosing, extracted, ofRanks, ofSelection, ranked, unique } from './choosing.js';
+import { type Fault, OURS } from './fault.js';
+import { honest, type Parts } from './parts.js';
+import { isReal, listsOf, rowOf, selectionOf } from './tools.js';
 
 /** Experts of these indices alone compete. */
 function onlyExperts(isSeen: (e: number) => boolean): Partial<Parts> {
@@ -96,104 +13,6 @@ function onlyExperts(isSeen: (e: number) => boolean): Partial<Parts> {
     return [ranked(values).filter(isSeen)[0]];
   });
 }
-
-const THRESHOLD: readonly Fault[] = [
-  ofSelection(
-    '≤ for < at the threshold (“exceed”)',
-    XMOE,
-    prefix((mass, _, threshold) => threshold > 1 || mass <= threshold),
-  ),
-  ofSelection(
-    'the crossing expert lost (“within”)',
-    XMOE,
-    prefix((mass, p, threshold) => threshold > 1 || mass + p <= threshold),
-  ),
-  ofSelection(
-    'the first expert is not forced',
-    XMOE,
-    choosing('threshold', ({ call, right }) => (call.config.threshold! > 0 ? right : [])),
-  ),
-  ofRanks(
-    'least probable first',
-    OURS,
-    prefix(reaches, p => -p),
-  ),
-  ofRanks(
-    'experts taken in order of index',
-    OURS,
-    prefix(reaches, (_, e) => -e),
-  ),
-  ofSelection(
-    'τ = 1 taken for every expert',
-    OURS,
-    choosing('threshold', ({ p, call, right }) => (call.config.threshold === 1 ? ranked(p) : right)),
-  ),
-  ofSelection(
-    'τ > 1 loses the experts of probability 0',
-    OURS,
-    choosing('threshold', ({ p, right }) => right.filter((e, rank) => rank === 0 || p[e] > 0)),
-  ),
-  ofSelection(
-    'every expert of probability above τ',
-    OURS,
-    choosing('threshold', ({ p, call }) => ranked(p).filter((e, rank) => rank === 0 || p[e] > call.config.threshold!)),
-  ),
-  ofSelection(
-    'τ is a share of the largest probability',
-    OURS,
-    choosing('threshold', ({ p, call }) =>
-      ranked(p).filter((e, rank) => rank === 0 || p[e] >= (1 - call.config.threshold!) * Math.max(...p)),
-    ),
-  ),
-  ofSelection(
-    'the threshold stays at 0.9',
-    OURS,
-    prefix(mass => mass < 0.9),
-  ),
-  ofSelection(
-    'at most 8 experts for a token',
-    OURS,
-    choosing('threshold', ({ right }) => right.slice(0, 8)),
-  ),
-  ofSelection(
-    'at least two experts for a token',
-    OURS,
-    choosing('threshold', ({ p, right }) => (right.length === 1 ? ranked(p).slice(0, 2) : right)),
-  ),
-  ofRanks(
-    'an epsilon that breaks ties reorders near neighbours',
-    'sglang #31768',
-    prefix(reaches, (p, e) => p - 1e-4 * e),
-  ),
-  ofSelection(
-    'a tolerance of 1e-3 at the threshold',
-    OURS,
-    prefix((mass, _, threshold) => threshold > 1 || mass < threshold - 1e-3),
-  ),
-  ofRanks(
-    'probabilities rounded to bf16 before selection',
-    'AstrAI #57',
-    onOther(({ probs }) => ({ probs: mapped(probs, significant(8)) })),
-  ),
-  ofSelection(
-    'the mass is summed in bf16',
-    'AstrAI #57',
-    prefix(
-      reaches,
-      p => p,
-      (mass, p) => significant(8)(mass + p),
-    ),
-  ),
-  ofSelection(
-    'the mass starts at the second expert',
-    OURS,
-    prefix(
-      (mass, _, threshold, rank) => threshold > 1 || rank < 1 || mass < threshold,
-      p => p,
-      (mass, p) => (mass === 0 ? 2 ** -1000 : mass + p),
-    ),
-  ),
-];
 
 const TOP_K: readonly Fault[] = [
   ofSelection(
@@ -380,4 +199,4 @@ const ANY: readonly Fault[] = [
   }),
 ];
 
-export const selectionFaults: readonly Fault[] = [...THRESHOLD, ...TOP_K, ...BASELINES, ...ANY];
+export const selectionFaults: readonly Fault[] = [...TOP_K, ...BASELINES, ...ANY];

@@ -100,13 +100,25 @@ function shownLines({ shown, failure }: CheckReport): string[] {
   if (!shown) return [];
   const { call, conformance, name } = shown;
   return [
-    ...(failure ? [`case ${failure.index} fails; the smallest call found that shows it:`] : [`${name}:`]),
+    ...(failure ? failureLines(failure) : [`${name}:`]),
     `  ${sizesOf(call)}`,
     ...(conformance.stages.length > 0 ? describe(conformance).split('\n') : []).map(line => `  ${line}`.trimEnd()),
     ...(failure ? ['', `saved as ${name}; again by`, `  ${failure.replay}`] : []),
     ...(failure?.repeats === false
       ? ['it did not fail when put again: it depends on the calls before it, or on chance']
       : []),
+  ];
+}
+
+/** What was seen of the call that failed: on a very small one more explanations fit. */
+function failureLines({ index, call, conformance }: Failure): string[] {
+  const { blamed, stages, findings } = conformance;
+  const wrong = stages.find(({ stage, verdict }) => stage === blamed && verdict === 'disagree');
+  const seen = wrong ?? findings.find(({ severity }) => severity === 'fault');
+  return [
+    `case ${index} fails${blamed ? ` at ${blamed}` : ''}: ${seen?.detail}`,
+    `  ${sizesOf(call)}`,
+    'the smallest call found that shows it:',
   ];
 }
 

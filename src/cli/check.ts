@@ -26,15 +26,15 @@ inputs to it, by bounds computed for its arithmetic (spec/VERDICTS.md). The firs
 one and saved, and the line that replays it is printed.
 
 ${implementationHelp}
-  --runs N           calls, over all shards (default 2000)
-  --seed S           which calls: the same seed asks the same on every machine (default 0)
+  --runs N         calls, over all shards (default 2000)
+  --seed S         which calls: the same seed asks the same on every machine (default 0)
 ${wantedHelp}
-  --shard i/n        the i-th of n parts, from 1: disjoint, and together the whole
-  --grad             gradients too
-  --save DIR         where a failing call is saved (default: here)
-  --replay FILE      put the one call of this layer case instead of random ones
-  --files DIR        judge what somebody computed for the cases of xmoe vectors: DIR/NAME.out.safetensors
-  --json FILE        write the report as JSON too
+  --shard i/n      the i-th of n parts, from 1: disjoint, and together the whole
+  --grad           gradients too
+  --save DIR       where a failing call is saved (default: here)
+  --replay FILE    put the one call of this layer case instead of random ones
+  --files DIR      judge what somebody computed for the cases of xmoe vectors: DIR/NAME.out.safetensors
+  --json FILE      write the report as JSON too
 
 Exit status: 0 conforms, 1 does not, 2 bad usage or nothing was judged, 130 interrupted with no fault so far.
 `;

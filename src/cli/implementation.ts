@@ -12,6 +12,7 @@ import {
   libraries,
 } from '../oracle/index.js';
 import { processImplementation } from '../process/index.js';
+import { expertFormats } from '../wasm/index.js';
 import type { Arguments } from './arguments.js';
 import { backendNames, backendOptions, openBackend, wasmHelp } from './backends.js';
 
@@ -27,15 +28,15 @@ export const implementationOptions = {
 } as const;
 
 export const implementationHelp = `\
-  --backend X        ${backendNames.join(' | ')}; or the path of an ES module, whose default export
-                     is a Backend, an Implementation or a function (call) => outputs
+  --backend X      ${backendNames.join(' | ')}; or the path of an ES module, whose default export
+                   is a Backend, an Implementation or a function (call) => outputs
 ${wasmHelp}
-  -- COMMAND …       a program that speaks the protocol of spec/PROTOCOL.md on stdin and stdout
-  --arithmetic A     ${arithmeticNames.join(' | ')}: what the experts compute in (default: what X says, else f32);
-                     logits, probabilities and selection are held to f32 or better
-  --library L        c | wgsl: what exp, tanh and erf may be off by (default c)
-  --time-limit S     seconds that a command has for an answer, its start included (default 60)
-  --memory-limit M   MiB of memory that a command may hold; looked at on Linux (default 8192)`;
+  -- COMMAND …     a program that speaks the protocol of spec/PROTOCOL.md on stdin and stdout
+  --arithmetic A   ${arithmeticNames.join(' | ')}: what the experts compute in (default: what X says, else f32);
+                   logits, probabilities and selection are held to f32 or better
+  --library L      c | wgsl: what exp, tanh and erf may be off by (default c)
+  --time-limit S   seconds that a command has for an answer, its start included (default 60)
+  --memory-limit M MiB of memory that a command may hold; looked at on Linux (default 8192)`;
 
 /** What `--arithmetic` and `--library` say; undefined where neither is given. @throws RangeError for an unknown name */
 export function arithmeticOf(args: Arguments): Arithmetic | undefined {
@@ -74,7 +75,8 @@ export async function implementationFor(args: Arguments, command: readonly strin
   if (backend === undefined) throw new TypeError('"--backend" expected a backend, or a command after --, got nothing');
   if (isPath(backend)) return adopt(await defaultExportOf(backend), backend, arithmetic);
   const { backend: own, close } = await openBackend(args);
-  return { ...implementationOf(own, arithmetic), close };
+  const stored = chosen('--experts', args.text('experts'), expertFormats); // then that is what it says
+  return { ...implementationOf(own, arithmetic ?? (stored && arithmeticNamed(stored))), close };
 }
 
 function isPath(name: string): boolean {

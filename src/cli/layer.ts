@@ -1,19 +1,12 @@
 /** `xmoe layer`: run one layer case, compare it with what was recorded, write what came out. */
 import { type LayerCase, readLayerCase, writeOutputs } from '../layer-case/index.js';
 import { type Margin, marginsOf } from '../margins.js';
-import {
-  type Arithmetic,
-  type ArithmeticName,
-  arithmeticNamed,
-  conform,
-  describe,
-  type OutputReport,
-  runCase,
-} from '../oracle/index.js';
+import { type Arithmetic, arithmeticNamed, conform, describe, type OutputReport, runCase } from '../oracle/index.js';
 import type { Trace } from '../types.js';
 import { parseArguments, readInput, writeOutput } from './arguments.js';
 import { backendHelp, backendOptions, withBackend } from './backends.js';
 import type { Command } from './command.js';
+import { arithmeticOf } from './implementation.js';
 
 const help = `xmoe layer CASE.safetensors [--backend NAME] [--threads N] [--arithmetic A] [--grad] [--out FILE]
 
@@ -43,7 +36,7 @@ export const layerCommand: Command = {
     });
     const withGradients = args.flag('grad');
     const layerCase = readLayerCase(readInput('CASE', args.positionals[0]));
-    const arithmetic = arithmeticNamed((args.text('arithmetic') ?? 'f64') as ArithmeticName);
+    const arithmetic = arithmeticOf(args) ?? arithmeticNamed('f64');
     return withBackend(args, backend => {
       const { trace, outputs, reports } = runCase(backend, layerCase, withGradients, arithmetic);
       const isWrong = reports.some(({ verdict }) => verdict === 'disagree');

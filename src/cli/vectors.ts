@@ -14,10 +14,10 @@ lists them. For each NAME.safetensors write what you compute to NAME.out.safeten
 combine, y, load_balancing_loss, with or without "out." before the name; then xmoe check --files DIR judges it. A case
 that yours does not take: a file without tensors, and why under "refused" in its metadata.
 
-  --count N          (default 100)
-  --seed S           the same seed writes the same files (default 0)
+  --count N        (default 100)
+  --seed S         the same seed writes the same files (default 0)
 ${wantedHelp}
-  --grad             a cotangent grad.y, and the gradients under out.grad.*
+  --grad           a cotangent grad.y, and the gradients under out.grad.*
 
 Exit status: 0 done, 2 bad usage.
 `;

@@ -15,9 +15,9 @@ const routerNames = Object.keys(routers) as RouterName[];
 const activationNames = Object.keys(activations) as ActivationName[];
 
 export const wantedHelp = `\
-  --router R,…       only these: ${routerNames.join(', ')}
-  --activation A,…   only these: ${activationNames.join(', ')}
-  --without F,…      no call that has these: ${features.join(', ')}`;
+  --router R,…     only these: ${routerNames.join(', ')}
+  --activation A,… only these: ${activationNames.join(', ')}
+  --without F,…    no call that has these: ${features.join(', ')}`;
 
 /** @throws RangeError for an unknown name */
 export function wantedOf(args: Arguments): WantedRecipes {

@@ -1,18 +1,14 @@
 /** The WebAssembly backend: kernels that the engine can run, threads, and the seam filled with them. */
 import type { Backend, Config, Weights } from '../types.js';
 import { checkLayer } from '../validate.js';
-import type { ExpertFormat } from './formats.js';
-import { HeldLayer, type Threads } from './held-layer.js';
-import { narrowSet, withInt8Dot } from './kernel-set.js';
-import { compileKernels, type KernelModule, type Target } from './kernels.js';
+import type { HeldLayer, Threads } from './held-layer.js';
 import { fused, WasmLayer } from './layer.js';
+import { LayerStore } from './layer-store.js';
 import { Memory } from './memory.js';
 import { dispatch } from './open-layer.js';
+import { openThreads } from './open-threads.js';
 import { checkOptions, type WasmInfo, type WasmOptions } from './options.js';
 import { checkFloat32 } from './packed-weights.js';
-import { Pool } from './pool.js';
-import { revectorizedKernels } from './revectorize.js';
-import { workerStarter } from './start-worker.js';
 import { chooseTarget } from './target.js';
 import { combine, route, runExperts } from './traced.js';
 import { begin, workspaceOver } from './workspace.js';
@@ -45,8 +41,12 @@ export async function wasmBackend(options: WasmOptions = {}): Promise<WasmBacken
   checkOptions(options);
   const { features = {}, deterministic = false, threads: numThreads = 1, experts = 'f32' } = options;
   const { target, notRelaxed } = await chooseTarget(features.relaxedSimd, deterministic);
-  const choose = (isShared: boolean) => chooseKernels(target, isShared, experts, features.revectorize ?? false);
-  const { threads, notThreads, notRevectorized } = await openThreads(choose, experts, numThreads);
+  const { threads, notThreads, notRevectorized } = await openThreads({
+    target,
+    experts,
+    revectorize: features.revectorize ?? false,
+    numThreads,
+  });
   const notUsed = {
     ...(notRelaxed !== undefined && { relaxedSimd: notRelaxed }),
     ...(notRevectorized !== undefined && { revectorize: notRevectorized }),
@@ -62,80 +62,19 @@ export async function wasmBackend(options: WasmOptions = {}): Promise<WasmBacken
   });
 }
 
-interface ChosenKernels {
-  readonly module: KernelModule;
-  readonly notRevectorized: string | undefined;
-}
-
-/** The wide kernels where they were asked for and can be had, else the narrow ones and the reason. */
-async function chooseKernels(
-  target: Target,
-  isShared: boolean,
-  experts: ExpertFormat,
-  revectorize: boolean,
-): Promise<ChosenKernels> {
-  const wide = revectorize
-    ? await revectorizedKernels(target, isShared, experts)
-    : 'options.features.revectorize is not asked for';
-  if (typeof wide !== 'string') return { module: wide, notRevectorized: undefined };
-  const module = await compileKernels(target, isShared, narrowSet());
-  return { module: experts === 'int8' ? await withInt8Dot(module) : module, notRevectorized: wide };
-}
-
-/** Threads as many as wanted, or one and the reason why there are no more. */
-async function openThreads(
-  choose: (isShared: boolean) => Promise<ChosenKernels>,
-  experts: ExpertFormat,
-  numThreads: number,
-) {
-  let notThreads = 'options.threads is 1';
-  if (numThreads > 1) {
-    const startWorker = await workerStarter();
-    if (typeof startWorker === 'string') notThreads = startWorker;
-    else {
-      const { module, notRevectorized } = await choose(true);
-      const pool = await Pool.open(module, numThreads, startWorker);
-      if (typeof pool !== 'string') {
-        const threads: Threads = { module, numThreads, pool, experts };
-        return { threads, notThreads: undefined, notRevectorized };
-      }
-      notThreads = pool;
-    }
-  }
-  const { module, notRevectorized } = await choose(false);
-  const threads: Threads = { module, numThreads: 1, pool: undefined, experts };
-  return { threads, notThreads, notRevectorized };
-}
-
 function backendOn(threads: Threads, info: WasmInfo): WasmBackend {
   const { module, pool } = threads;
   const scratch = workspaceOver(module, new Memory(0, module.isShared)); // for the stages that see no weights
-  /** Of loaded layers, and of weights that the seam has seen. */
-  const inMemory = new Set<HeldLayer>();
-  const seen = new WeakMap<Weights, HeldLayer>();
-  const forgotten = new FinalizationRegistry<HeldLayer>(layer => layer.dispose());
+  const layers = new LayerStore(threads);
   let isDisposed = false;
 
   function inUse(): void {
     if (isDisposed) throw new Error('"backend" expected one in use, got one that was disposed of');
   }
 
-  function hold(weights: Weights): HeldLayer {
-    inUse();
-    const layer = new HeldLayer(threads, weights, disposed => inMemory.delete(disposed));
-    inMemory.add(layer);
-    return layer;
-  }
-
-  /** The layer of weights that the seam passes in, packed when they are first seen. */
   function layerOf(weights: Weights): HeldLayer {
     inUse();
-    const known = seen.get(weights);
-    if (known) return known;
-    const layer = hold(weights);
-    seen.set(weights, layer);
-    forgotten.register(weights, layer);
-    return layer;
+    return layers.see(weights);
   }
 
   return {
@@ -163,11 +102,11 @@ function backendOn(threads: Threads, info: WasmInfo): WasmBackend {
     load(weights, config) {
       inUse();
       checkLayer(weights, config);
-      return new WasmLayer(hold(weights), config);
+      return new WasmLayer(layers.load(weights), config);
     },
     dispose() {
       isDisposed = true;
-      for (const layer of inMemory) layer.dispose();
+      layers.dispose();
       pool?.dispose();
     },
   };

@@ -9,6 +9,9 @@ const ALIGNMENT = 64;
 /** What alignment takes of a call's twenty pieces at most. */
 const SLACK = 20 * ALIGNMENT;
 
+/** So much memory cannot be had: the message says how much. */
+export class MemoryError extends RangeError {}
+
 /** Bytes handed out one behind the other. Address 0 is never handed out. */
 export class Memory {
   readonly wasmMemory: WasmMemory;
@@ -100,14 +103,14 @@ export function align(numBytes: number): number {
 function pagesFor(what: string, numBytes: number): number {
   const pages = Math.ceil(numBytes / PAGE);
   if (pages <= MAX_PAGES) return pages;
-  throw new RangeError(`"${what}" expected to need at most 4 GiB of WebAssembly memory, got ${numBytes} bytes`);
+  throw new MemoryError(`"${what}" expected to need at most 4 GiB of WebAssembly memory, got ${numBytes} bytes`);
 }
 
 function refused<T>(what: string, numBytes: number, request: () => T): T {
   try {
     return request();
   } catch (cause) {
-    throw new RangeError(`"${what}" expected ${numBytes} bytes of WebAssembly memory, got none: the engine refused`, {
+    throw new MemoryError(`"${what}" expected ${numBytes} bytes of WebAssembly memory, got none: the engine refused`, {
       cause,
     });
   }
