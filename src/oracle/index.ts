@@ -1,7 +1,6 @@
 /** The oracle: a verdict on what any implementation computed, stage by stage, by computed bounds and margins. */
 
-export { adopt, type LayerFunction, type LooseOutputs } from './adopt.js';
-export type { Approximate } from './approximate.js';
+export type { Approximate } from './bounds/approximate.js';
 export {
   type Arithmetic,
   type ArithmeticName,
@@ -11,15 +10,16 @@ export {
   type FloatFormat,
   formats,
   libraries,
-} from './arithmetic.js';
-export { type Behaviour, behaviours } from './behaviour.js';
-export { approximately, type Bounds, errorBounds, type Operations } from './bounds.js';
-export { type CaseResult, type OutputReport, runCase } from './compare.js';
-export { conform } from './conform.js';
-export { describe, placeText, toJson } from './describe.js';
-export { type ExamineOptions, examine } from './examine.js';
-export { arithmeticOfBackend, implementationOf } from './implementation.js';
-export { ImplementationError } from './implementation-error.js';
+} from './bounds/arithmetic.js';
+export { approximately, type Bounds, errorBounds, type Operations } from './bounds/bounds.js';
+export { type CaseResult, type OutputReport, runCase } from './judge/compare.js';
+export { conform } from './judge/conform.js';
+export { describe, placeText, toJson } from './judge/describe.js';
+export { adopt, type LayerFunction, type LooseOutputs } from './search/adopt.js';
+export { type Behaviour, behaviours } from './search/behaviour.js';
+export { type ExamineOptions, examine } from './search/examine.js';
+export { arithmeticOfBackend, implementationOf } from './search/implementation.js';
+export { ImplementationError } from './search/implementation-error.js';
 export {
   type Probe,
   type ProbeReport,
@@ -28,7 +28,7 @@ export {
   probesFor,
   type RuleName,
   type Seen,
-} from './probes.js';
+} from './search/probes.js';
 export {
   callOf,
   type Failure,
@@ -37,7 +37,7 @@ export {
   type SearchOptions,
   type SearchReport,
   search,
-} from './search.js';
-export { type ShrinkLimits, shrink } from './shrink.js';
-export { type FindingTally, type StageTally, shareOf, Tally } from './tally.js';
+} from './search/search.js';
+export { type ShrinkLimits, shrink } from './search/shrink.js';
+export { type FindingTally, type StageTally, shareOf, Tally } from './search/tally.js';
 export type * from './types.js';

@@ -1,7 +1,7 @@
 /** What the oracle asks of an implementation, and what it answers. Types only. */
 import type { Layer } from '../cases/index.js';
 import type { NamedTensors } from '../layer-case/index.js';
-import type { Arithmetic } from './arithmetic.js';
+import type { Arithmetic } from './bounds/arithmetic.js';
 
 /** All that one call of a layer is given; a cotangent for y only where gradients are wanted. */
 export type LayerCall = Omit<Layer, 'gradY'> & Partial<Pick<Layer, 'gradY'>>;

@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import { ImplementationError } from '../oracle/implementation-error.js';
+import { ImplementationError } from '../oracle/search/implementation-error.js';
 import type { Finding } from '../oracle/types.js';
 import { quote } from '../safetensors/json.js';
 

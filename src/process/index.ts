@@ -2,9 +2,9 @@
  * A program that speaks the protocol of spec/PROTOCOL.md, as an implementation: one layer case in, one trace out. Needs Node.
  */
 import { exactDtype, type NamedTensors, readOutputs, writeLayerCase } from '../layer-case/index.js';
-import { ImplementationError } from '../oracle/implementation-error.js';
 import type { Arithmetic, Implementation, LayerCall } from '../oracle/index.js';
 import { arithmeticNamed } from '../oracle/index.js';
+import { ImplementationError } from '../oracle/search/implementation-error.js';
 import { quote } from '../safetensors/json.js';
 import { ForeignProcess, type ProcessLimits } from './foreign-process.js';
 

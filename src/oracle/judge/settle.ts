@@ -1,0 +1,95 @@
+/** Which pairs were kept, where an implementation does not say so but its y does. */
+import { numColumns } from '../../selection/routers.js';
+import type { Floats } from '../../types.js';
+import type { Approximate } from '../bounds/approximate.js';
+import { combineApprox, type ForwardApprox } from '../bounds/forward-approx.js';
+import { EITHER, IN, OUT } from './choices.js';
+import { type Judge, usable } from './judge.js';
+
+export interface Settled {
+  /** OUT or IN for each pair. [T, E] */
+  readonly kept: Uint8Array;
+  /** Tokens of which several decisions are admissible, and none could be told to be theirs. */
+  readonly open: ReadonlySet<number>;
+  /** The first token whose combine weights tell decisions that are not possible together. */
+  readonly impossible: number | undefined;
+}
+
+/** A token with more undecided pairs than these is not tried out: 2^8 sums at most. */
+const MOST_UNDECIDED = 8;
+
+/**
+ * Decide the pairs that may be either: as the combine weights tell; else as the reference does, if that gives the token's
+ * y; else as any combination that does. Where all were tried and none does, y is wrong whatever was decided, and the
+ * reference's decisions stand.
+ *
+ * Shapes  possible: OUT, IN or EITHER, [T, E]; expected: the reference's decision on these, [T, E]; y [T, d] or none;
+ *         `mayBe` says whether decisions that are possible one by one are possible together
+ */
+export function settle(
+  judge: Judge,
+  possible: Uint8Array,
+  expected: Uint8Array,
+  forward: ForwardApprox,
+  weights: Approximate,
+  y: Floats | Uint8Array | undefined,
+  mayBe: (token: number, kept: Uint8Array) => boolean,
+): Settled {
+  const numExperts = numColumns(judge.call.config);
+  const isOneEach = judge.call.config.router === 'base_train';
+  const told = usable(judge, 'combine');
+  const isTold = (i: number) => told !== undefined && weights.value.data[i] > weights.error[i];
+  const kept = possible.map((status, i) => {
+    if (status !== EITHER) return status;
+    return isTold(i) ? (told!.data[i] !== 0 ? IN : OUT) : expected[i];
+  });
+  const open = new Set<number>();
+  let impossible: number | undefined;
+  for (let t = 0; t < judge.call.x.rows; t++) {
+    const undecided: number[] = [];
+    for (let i = t * numExperts; i < (t + 1) * numExperts; i++) {
+      if (possible[i] === EITHER && !isTold(i)) undecided.push(i);
+    }
+    if (undecided.length === 0) {
+      if (told && impossible === undefined && !mayBe(t, kept)) impossible = t;
+      continue;
+    }
+    if (!y) open.add(t);
+    else if (explains(t, kept)) continue;
+    else if (isOneEach)
+      tryAll(
+        t,
+        undecided,
+        undecided.map((_, bit) => [bit]),
+      );
+    else if (undecided.length > MOST_UNDECIDED) open.add(t);
+    else tryAll(t, undecided, subsets(undecided.length));
+  }
+  return { kept, open, impossible };
+
+  function explains(token: number, flags: Uint8Array): boolean {
+    const cols = judge.call.x.cols;
+    const { value, error } = combineApprox(forward.out, weights, forward.plan, flags, judge.experts, token);
+    for (let at = token * cols; at < (token + 1) * cols; at++) {
+      if (!(Math.abs(y![at] - value.data[at]) <= error[at])) return false;
+    }
+    return true;
+  }
+
+  function tryAll(token: number, undecided: readonly number[], choices: readonly (readonly number[])[]): void {
+    const trial = kept.slice();
+    for (const choice of choices) {
+      for (const pair of undecided) trial[pair] = OUT;
+      for (const bit of choice) trial[undecided[bit]] = IN;
+      if (!mayBe(token, trial) || !explains(token, trial)) continue;
+      kept.set(trial);
+      return;
+    }
+  }
+}
+
+/** All of 0 … n − 1. */
+function subsets(n: number): number[][] {
+  const bits = Array.from({ length: n }, (_, bit) => bit);
+  return Array.from({ length: 2 ** n }, (_, mask) => bits.filter(bit => mask & (1 << bit)));
+}
