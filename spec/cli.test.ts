@@ -101,7 +101,7 @@ test('layer allows recorded outputs what their arithmetic may be off by', () => 
   assert.equal(xmoe('layer', path, '--arithmetic', 'bf16').status, 0);
   const { status, stderr } = xmoe('layer', path, '--arithmetic', 'fp8');
   assert.equal(status, 2);
-  assert.match(stderr, /^xmoe layer: "arithmetic" expected f64 \| f32 \| tf32 \| f16 \| bf16 \| int8, got "fp8"\n$/);
+  assert.match(stderr, /^xmoe layer: "--arithmetic" expected f64 \| f32 \| tf32 \| f16 \| bf16 \| int8, got "fp8"\n$/);
 });
 
 test('layer of a float32 backend writes F32', () => {
