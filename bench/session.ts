@@ -70,7 +70,7 @@ class WrongAnswer extends Error {}
  *
  * @throws WrongAnswer where an element is farther from the reference than that precision may be
  */
-async function check({ name, precision = 'f32' }: Contender, runner: Runner, layer: Layer): Promise<number> {
+async function check({ precision = 'f32' }: Contender, runner: Runner, layer: Layer): Promise<number> {
   let [squaredError, squared] = [0, 0];
   for (const [step, { expected }] of layer.steps.entries()) {
     const bound = boundOf(layer, step, precision);
