@@ -14,6 +14,7 @@ export type Program =
   | 'native'
   | 'growth'
   | 'selection'
+  | 'model'
   | 'reference';
 
 interface Target {
