@@ -15,6 +15,8 @@ export type Program =
   | 'growth'
   | 'selection'
   | 'model'
+  | 'stages'
+  | 'memory'
   | 'reference';
 
 interface Target {

@@ -2,5 +2,6 @@
 import { wasmLayers } from './model.js';
 import { onnxruntime } from './onnxruntime.js';
 import type { ReaderContender } from './reader.js';
+import { runtime } from './runtime.js';
 
-export const readers: readonly ReaderContender[] = [...onnxruntime, wasmLayers];
+export const readers: readonly ReaderContender[] = [...runtime, ...onnxruntime, wasmLayers];
