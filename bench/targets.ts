@@ -14,6 +14,9 @@ export type Program =
   | 'native'
   | 'growth'
   | 'selection'
+  | 'model'
+  | 'stages'
+  | 'memory'
   | 'reference';
 
 interface Target {
