@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { Matrix } from 'xmoe';
+import { type Matrix, softmax } from 'xmoe';
 import { attend, layerNorm } from 'xmoe/model';
 import { assertSame, assertWithin } from './close.js';
 import { attendScratchBytes, headCacheBytes, keysBytes, valuesBytes } from './internals.js';
@@ -265,6 +265,57 @@ for (const target of targets) {
       reachPlaces(call, reach);
     },
     places,
+  );
+
+  property(
+    `${target}: attend_f32 weighs the values with their softmax, within 7.2 roundings where products are exact`,
+    fc.record({
+      products: fc.array(fc.integer({ min: -(2 ** 16), max: 2 ** 16 }), { minLength: 16, maxLength: 16 }),
+      spread: fc.constantFrom(2 ** -17, 2 ** -14, 2 ** -11, 2 ** -10),
+    }),
+    ({ products, spread }, reach) => {
+      // One head of 16 columns, so that 1 / √16 is exact. In column 0: q = 4, and keys; value j is 1 in column j, else 0.
+      const [n, d] = [16, 16];
+      const at = lay({ q: d, keys: n * d, values: n * d, scratch: 4 * n, out: d }, 0, 0);
+      for (const { floats } of [at.q, at.keys, at.values]) floats.fill(0);
+      at.q.floats[0] = 4;
+      products.forEach((product, j) => {
+        at.keys.floats[Math.floor(j / 8) * 8 * d + (j % 8)] = product * spread;
+        at.values.floats[(Math.floor(j / 8) * n + j) * 8 + (j % 8)] = 1;
+      });
+      for (const seen of [n, products[0] & 15 || 1]) {
+        const out = run(
+          () =>
+            kernels.attend_f32(
+              at.q.ptr,
+              d,
+              at.keys.ptr,
+              at.values.ptr,
+              n,
+              at.out.ptr,
+              d,
+              seen - 1,
+              1,
+              d,
+              0,
+              1,
+              at.scratch.ptr,
+            ),
+          at.out,
+          undefined,
+          at.scratch,
+        );
+        const data = Float64Array.from(products.slice(0, seen), product => product * spread);
+        const probs = softmax({ rows: 1, cols: seen, data }).data;
+        for (let j = 0; j < n; j++) {
+          const p = j < seen ? probs[j] : 0;
+          assertWithin(out[j], p, 7.2 * 2 ** -24 * p + 2 ** -148, `p[${j}] of ${seen}`);
+          if (p < 2 ** -149 && j < seen) reach('p below float32');
+        }
+        if (seen === 1) reach('one position');
+      }
+    },
+    ['p below float32', 'one position'],
   );
 
   property(
