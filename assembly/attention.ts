@@ -51,8 +51,8 @@ export function store_heads_f32(
  *         four on, and then in float64: four partial sums from 0, by position mod 4; (s0 + s1) + (s2 + s3). So a row's
  *         bits do not depend on the rows or heads beside it
  * Maths   p = e^((score - largest) / √headWidth) · (1 / sum), with 1 / √headWidth and 1 / sum rounded to float32
- * Error   of the exponent, of p and of the sums: spec/model-bounds.ts adds it up. A NaN, or an infinity that is the
- *         largest product, makes its row NaN on that head
+ * Error   7.2 · 2^-24 p + 2^-148 for p, of the products as they were rounded; spec/model-bounds.ts adds up all of it.
+ *         A NaN, or an infinity that is the largest product, makes its row NaN on that head
  */
 export function attend_f32(
   qPtr: usize, qStride: i32, keysPtr: usize, valuesPtr: usize, contextLength: i32, outPtr: usize, outStride: i32,

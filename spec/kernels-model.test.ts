@@ -83,6 +83,9 @@ function reachPlaces({ rows, start, headWidth }: Attention, reach: (place: strin
   if (headWidth % 2 === 1) reach('odd width');
 }
 
+/** Hashes of what target simd makes of the same numbers everywhere: attention of two head widths, and a norm. */
+const BITS_EVERYWHERE = [4253804259, 2817871291, 1148938174];
+
 /** [n, stride] -> the first `cols` columns from `first` on. */
 function cut(data: Float32Array, n: number, stride: number, first: number, cols: number): Float32Array {
   return table(n, cols, (i, c) => data[i * stride + first + c]);
@@ -168,6 +171,19 @@ function attention(kernels: Kernels, call: Attention) {
     },
   };
 }
+
+test('simd: norm and attention have the bits that they have on every machine', () => {
+  const kernels = loadKernels('simd', memory)!;
+  const drawn = { seed: 7, spread: 0 as const, gap: 1, last: 0, cuts: [0] };
+  const common = { ...drawn, rows: 22, start: 30, room: 3, gaps: { qkv: 0, out: 0 } };
+  const attended = [19, 40].map(headWidth => {
+    const { n, empty, store, attend } = attention(kernels, { ...common, headWidth, numHeads: 3 });
+    return hashOf(attend(30, 22, store(0, n, empty)));
+  });
+  const gaps = { x: 0, add: 0, out: 0 };
+  const normal = normed(kernels, { ...drawn, rows: 5, d: 301, gaps, centre: 1, eps: 1e-5, adds: true });
+  assert.deepEqual([...attended, hashOf(normal.run(0, 5, normal.before))], BITS_EVERYWHERE);
+});
 
 for (const target of targets) {
   const kernels = loadKernels(target, memory);
@@ -350,4 +366,8 @@ for (const target of targets) {
 
 function words({ buffer, byteOffset, length }: Float32Array): Uint32Array {
   return new Uint32Array(buffer, byteOffset, length);
+}
+
+function hashOf(data: Float32Array): number {
+  return words(data).reduce((h, word) => Math.imul(h ^ word, 0x01000193) >>> 0, 0x811c9dc5);
 }
