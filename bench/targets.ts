@@ -15,6 +15,9 @@ export type Program =
   | 'kernels-model'
   | 'growth'
   | 'selection'
+  | 'model'
+  | 'stages'
+  | 'memory'
   | 'reference';
 
 interface Target {
