@@ -48,8 +48,9 @@ export function* moeSteps(
   const layer = over(model, ffn);
   const routing = yield* routeLoop(layer, batch.normed, batch.numRows);
   checkRouting(routing);
+  const probs = { ...routing.probs, data: routing.probs.data.slice() }; // deciding may take memory, which then moves
   const plan = dispatch(layer, routing, {}, config);
-  const routed = routedTokens(routing.probs, plan, config);
+  const routed = routedTokens(probs, plan, config);
   const xList = yield* giveRows(layer, batch.normed, plan);
   const sums = newSums(layer, ffn.dModel, plan, batch.y);
   const groupStart = memory.end;
