@@ -12,6 +12,7 @@ export type Program =
   | 'decode'
   | 'kernels'
   | 'native'
+  | 'kernels-model'
   | 'growth'
   | 'selection'
   | 'model'
