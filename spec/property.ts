@@ -14,22 +14,23 @@ export interface PropertyOptions<T> {
 }
 
 /**
- * A test that `check` throws for no value of `arbitrary`. `check` calls `reach` with the hostile places that a value
- * came to; `places` lists those that must each be reached at least once in a run.
+ * A test that `check` throws for no value of `arbitrary`, and its promise, if it gives one, is rejected for none. `check`
+ * calls `reach` with the hostile places that a value came to; `places` lists those that must each be reached at least once
+ * in a run.
  */
 export function property<T>(
   name: string,
   arbitrary: fc.Arbitrary<T>,
-  check: (value: T, reach: (place: string) => void) => void,
+  check: (value: T, reach: (place: string) => void) => void | Promise<void>,
   places: readonly string[] = [],
   options: PropertyOptions<T> = {},
 ): void {
-  test(name, t => {
+  test(name, async t => {
     const reached = new Map(places.map(place => [place, 0]));
     const reach = (place: string) => reached.set(place, (reached.get(place) ?? 0) + 1);
     const replayed = env.REPLAY;
-    const result = fc.check(
-      fc.property(arbitrary, value => check(value, reach)),
+    const result = await fc.check(
+      fc.asyncProperty(arbitrary, async value => check(value, reach)),
       {
         seed: SEED,
         numRuns: Math.max(50, Math.ceil(RUNS * (options.share ?? 1))),
