@@ -1,7 +1,8 @@
 /** The WebAssembly backend: kernels that the engine can run, threads, and the seam filled with them. */
 import type { Backend, Config, Weights } from '../types.js';
 import { checkLayer } from '../validate.js';
-import type { HeldLayer, Threads } from './held-layer.js';
+import type { Threads } from './held.js';
+import type { HeldLayer } from './hold-layer.js';
 import { fused, WasmLayer } from './layer.js';
 import { LayerStore } from './layer-store.js';
 import { Memory } from './memory.js';
@@ -11,7 +12,7 @@ import { checkOptions, type WasmInfo, type WasmOptions } from './options.js';
 import { checkFloat32 } from './packed-weights.js';
 import { chooseTarget } from './target.js';
 import { combine, route, runExperts } from './traced.js';
-import { begin, workspaceOver } from './workspace.js';
+import { workspaceOver } from './workspace.js';
 
 /**
  * A backend on WebAssembly SIMD. As a seam (`forward(backend, …)` of `xmoe`) it keeps every stage, and packs weights when
@@ -87,7 +88,7 @@ function backendOn(threads: Threads, info: WasmInfo): WasmBackend {
     },
     dispatch(routing, inputs, config) {
       inUse();
-      begin(scratch);
+      scratch.memory.begin();
       return dispatch(scratch, routing, inputs, config);
     },
     runExperts: (x, plan, weights, config) => layerOf(weights).run(runExperts(x, plan, config)),
