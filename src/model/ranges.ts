@@ -4,7 +4,15 @@ import { openFile } from './file.js';
 import { ask } from './http.js';
 import { RemoteFile } from './remote-file.js';
 import { knownSource } from './source-kind.js';
-import { type Abort, type BlobLike, broken, type ModelSource, SourceError, throwIfAborted } from './source-types.js';
+import {
+  type Abort,
+  type BlobLike,
+  broken,
+  type ModelSource,
+  SourceError,
+  throwIfAborted,
+  within,
+} from './source-types.js';
 
 /** All reads are of one version of the source: one that has changed since it was opened is an error. */
 export interface Ranges {
@@ -57,7 +65,8 @@ interface Parts {
 class OpenRanges implements Ranges {
   readonly length: number;
   readonly #parts: Parts;
-  readonly #closing = new AbortController();
+  readonly #underWay = new Set<AbortController>();
+  #isClosed = false;
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -67,25 +76,28 @@ class OpenRanges implements Ranges {
   async read(start: number, end: number, signal?: Abort): Promise<Uint8Array> {
     integer('start', start, 0, this.length);
     integer('end', end, start, this.length);
-    const either = new AbortController();
-    const signals = [this.#closing.signal, ...(signal ? [signal] : [])];
-    const abort = () => either.abort(signals.find(({ aborted }) => aborted)!.reason);
-    for (const each of signals) {
-      throwIfAborted(each);
-      each.addEventListener('abort', abort);
-    }
+    throwIfAborted(signal);
+    if (this.#isClosed) throw closed();
+    const { own, release } = within(signal);
+    this.#underWay.add(own);
     try {
-      return start === end ? new Uint8Array(0) : await this.#parts.read(start, end, either.signal);
+      return start === end ? new Uint8Array(0) : await this.#parts.read(start, end, own.signal);
     } finally {
-      for (const each of signals) each.removeEventListener('abort', abort);
+      this.#underWay.delete(own);
+      release();
     }
   }
 
   async close(): Promise<void> {
-    if (this.#closing.signal.aborted) return;
-    this.#closing.abort(new Error('"source" expected one in use, got one that was closed'));
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    for (const each of this.#underWay) each.abort(closed());
     await this.#parts.close();
   }
+}
+
+function closed(): Error {
+  return new Error('"source" expected one in use, got one that was closed');
 }
 
 async function partsOfFile(path: string | URL, signal: Abort | undefined): Promise<Parts> {

@@ -53,3 +53,12 @@ export function broken(what: string): (cause: unknown) => never {
 export function throwIfAborted(signal: Abort | undefined): void {
   if (signal?.aborted) throw signal.reason;
 }
+
+/** A controller of its own that an abort of `signal` reaches, until it is let go. */
+export function within(signal: Abort | undefined): { readonly own: AbortController; release(): void } {
+  const own = new AbortController();
+  const abort = () => own.abort(signal!.reason);
+  if (signal?.aborted) abort();
+  signal?.addEventListener('abort', abort);
+  return { own, release: () => signal?.removeEventListener('abort', abort) };
+}
