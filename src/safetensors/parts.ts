@@ -4,17 +4,17 @@ import type { Tensor } from './dtype.js';
 import type { Entry } from './header.js';
 import { type FileHeader, readHeader } from './read-header.js';
 
+/** Bytes start … end − 1 of the file. */
+export type ReadRange = (start: number, end: number) => Promise<Uint8Array>;
+
 export interface PartedFile extends FileHeader {
   /** Bytes of these tensors. */
   numBytesOf(names: Iterable<string>): number;
   /** These tensors, in order of their data, each when its bytes are there. */
-  tensors(names: Iterable<string>): AsyncGenerator<[name: string, tensor: Tensor], void>;
+  tensors(names: Iterable<string>, read: ReadRange): AsyncGenerator<[name: string, tensor: Tensor], void>;
   /** Element `index` of a tensor's first dimension. */
-  element(name: string, index: number, read?: ReadRange): Promise<Tensor>;
+  element(name: string, index: number, read: ReadRange): Promise<Tensor>;
 }
-
-/** Bytes start … end − 1 of the file. */
-export type ReadRange = (start: number, end: number) => Promise<Uint8Array>;
 
 /** Of what lies side by side, so much is read at once. */
 const SPAN_BYTES = 2 ** 22;
@@ -28,33 +28,35 @@ export async function readParts(read: ReadRange, fileLength: number): Promise<Pa
     return bytes;
   }, fileLength);
   const { entries, dataStart } = header;
-
-  /** In order of their data. */
   const inOrder = (names: Iterable<string>) => {
     const wanted = new Set(names);
     return [...entries.values()].filter(({ name }) => wanted.has(name));
   };
-  async function* bytesOf(wanted: readonly Entry[]): AsyncGenerator<Uint8Array, void> {
-    for (const [begin, end] of spansOf(wanted)) yield await read(dataStart + begin, dataStart + end);
-  }
-  async function* tensors(names: Iterable<string>): AsyncGenerator<[string, Tensor], void> {
-    const wanted = inOrder(names);
-    const bytes = new Arriving(bytesOf(wanted));
-    for (const { name, dtype, shape, begin, end } of wanted) {
-      yield [name, { dtype, shape, bytes: await bytes.take(end - begin) }];
-    }
-  }
   return {
     ...header,
     numBytesOf: names => inOrder(names).reduce((sum, { begin, end }) => sum + end - begin, 0),
-    tensors,
-    async element(name, index, readElement = read) {
+    async *tensors(names, read) {
+      const wanted = inOrder(names);
+      const bytes = new Arriving(bytesOf(wanted, dataStart, read));
+      for (const { name, dtype, shape, begin, end } of wanted) {
+        yield [name, { dtype, shape, bytes: await bytes.take(end - begin) }];
+      }
+    },
+    async element(name, index, read) {
       const { dtype, shape, begin, end } = entries.get(name)!;
       const size = (end - begin) / shape[0];
       const first = dataStart + begin + index * size;
-      return { dtype, shape: shape.slice(1), bytes: await readElement(first, first + size) };
+      return { dtype, shape: shape.slice(1), bytes: await read(first, first + size) };
     },
   };
+}
+
+async function* bytesOf(
+  ordered: readonly Entry[],
+  dataStart: number,
+  read: ReadRange,
+): AsyncGenerator<Uint8Array, void> {
+  for (const [begin, end] of spansOf(ordered)) yield await read(dataStart + begin, dataStart + end);
 }
 
 /** Where the bytes of these lie, end to end where they are neighbours, in pieces that are not too large. */
