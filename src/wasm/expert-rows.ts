@@ -17,7 +17,7 @@ export function* giveRows(layer: OpenLayer, x: Rows, plan: DispatchPlan): Genera
   return putAddresses(layer, encoded, plan.tokenIndex);
 }
 
-/** y [T, d], to which the experts' rows are added: 0 to begin with. */
+/** y [T, d], to which the experts' rows are added. */
 export interface Sums {
   readonly y: Rows;
   readonly dModel: number;
@@ -26,9 +26,12 @@ export interface Sums {
   readonly weightsPtr: number;
 }
 
-export function newSums(space: Workspace, dModel: number, plan: DispatchPlan): Sums {
+/** Begins with 0 in y: new rows, if it is given none. */
+export function newSums(space: Workspace, dModel: number, plan: DispatchPlan, given?: Rows): Sums {
   const { tokenIndex, combineWeight, selection } = plan;
-  const y: Rows = { ptr: space.memory.allocateZeros(4 * selection.numTokens * dModel), stride: dModel };
+  const numFloats = selection.numTokens * dModel;
+  if (given) space.memory.floats(given.ptr, numFloats).fill(0);
+  const y = given ?? { ptr: space.memory.allocateZeros(4 * numFloats), stride: dModel };
   const targets = putAddresses(space, y, tokenIndex);
   return { y, dModel, targets, weightsPtr: put(space, { rows: tokenIndex.length, cols: 1, data: combineWeight }) };
 }
@@ -44,10 +47,10 @@ export function* addAlone(
   const { memory, packed } = layer;
   const rows = ffnMemory(layer, largestMagnitude(busy.map(({ numGiven }) => numGiven)));
   const scratchPtr = memory.allocate(ffnScratchBytes(packed));
-  for (const { expert, first, numGiven } of busy) {
+  for (const { index, first, numGiven } of busy) {
     yield [
       [
-        ...ffnCalls(packed, expert, numGiven, xList + 4 * first, rows, scratchPtr, config.activation),
+        ...ffnCalls(packed, packed.experts[index], numGiven, xList + 4 * first, rows, scratchPtr, config.activation),
         addCall(sums, rows.out.list, { first, end: first + numGiven }, [0, sums.dModel]),
       ],
     ];
@@ -75,9 +78,9 @@ export function* runRows(
   for (const { ptr, stride } of [rows.hidden, rows.out]) memory.floats(ptr, numEmpty * stride).fill(0);
   const pieces = piecesOf(busy);
   const scratch = each(memory, ffnScratchBytes(packed), pieces.length);
-  const tasks = pieces.map(({ expert, first, count }, i): Task => {
+  const tasks = pieces.map(({ index, first, count }, i): Task => {
     const own = rowsFrom(rows, first - firstRow);
-    return ffnCalls(packed, expert, count, xList + 4 * first, own, scratch(i), config.activation);
+    return ffnCalls(packed, packed.experts[index], count, xList + 4 * first, own, scratch(i), config.activation);
   });
   yield split(tasks, (end - firstRow) * dModel * dFf);
   return rows;
@@ -86,9 +89,9 @@ export function* runRows(
 /** Of each expert pieces of nearly equal size, the longest first, so that threads end at about the same time. */
 export function piecesOf(busy: readonly BusyExpert[]) {
   return busy
-    .flatMap(({ expert, first, numGiven }) => {
+    .flatMap(({ index, first, numGiven }) => {
       const most = Math.ceil(numGiven / Math.ceil(numGiven / TASK_ROWS));
-      return cut(numGiven, most).map(([skipped, count]) => ({ expert, first: first + skipped, count }));
+      return cut(numGiven, most).map(([skipped, count]) => ({ index, first: first + skipped, count }));
     })
     .sort((a, b) => b.count - a.count);
 }

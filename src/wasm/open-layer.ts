@@ -2,7 +2,7 @@
 import { routers } from '../selection/routers.js';
 import type { Config, DispatchPlan, Matrix, Routing, RoutingInputs } from '../types.js';
 import type { Computation, Open } from './held.js';
-import type { PackedExpert, PackedWeights } from './packed-weights.js';
+import type { PackedWeights } from './packed-weights.js';
 import { fastDispatch } from './select.js';
 import { put, type Workspace } from './workspace.js';
 
@@ -46,7 +46,6 @@ function sigmoidsOf(space: Workspace, logits: Matrix): Float32Array {
 export interface BusyExpert {
   /** Its place among the real ones. */
   readonly index: number;
-  readonly expert: PackedExpert;
   readonly first: number;
   readonly numGiven: number;
 }
@@ -63,7 +62,7 @@ export function busyExperts({ expertOffsets, selection }: DispatchPlan, { expert
   for (let index = 0; index < experts.length; index++) {
     const first = expertOffsets[index + numSkip];
     const numGiven = expertOffsets[index + numSkip + 1] - first;
-    if (numGiven > 0) busy.push({ index, expert: experts[index], first, numGiven });
+    if (numGiven > 0) busy.push({ index, first, numGiven });
   }
   return busy;
 }

@@ -15,11 +15,25 @@ export type Task = readonly Call[];
 export type Loop = readonly Task[];
 
 /** Multiply-adds that are done sooner than another thread is there to help. */
-const FEW = 2 ** 20;
+export const FEW = 2 ** 20;
 
 /** Tasks to share, or one of them all where there is too little to do. */
 export function split(tasks: readonly Task[], multiplyAdds: number): Loop {
   return tasks.length > 1 && multiplyAdds < FEW ? [tasks.flat()] : tasks;
+}
+
+/** Loops one after another, in as few as can be: neighbours of one task each become one, and on one thread all do. */
+export function inSequence(loops: readonly Loop[], numThreads: number): Loop[] {
+  if (numThreads === 1) return [[loops.flat(2)]];
+  const joined: Loop[] = [];
+  let isOpen = false; // whether the last one is of one task
+  for (const loop of loops) {
+    if (loop.length === 0) continue;
+    if (loop.length === 1 && isOpen) joined.push([[...joined.pop()![0], ...loop[0]]]);
+    else joined.push(loop);
+    isOpen = loop.length === 1;
+  }
+  return joined;
 }
 
 /** 0 … n in pieces of `size`, the last one smaller: where each begins, and how many it has. */
