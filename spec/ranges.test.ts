@@ -1,16 +1,7 @@
 /** Parts of a source: those of its bytes, whatever the line; and none where it is not what it was, or lies. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import {
-  appendFileSync,
-  mkdtempSync,
-  readdirSync,
-  readlinkSync,
-  rmSync,
-  truncateSync,
-  utimesSync,
-  writeFileSync,
-} from 'node:fs';
+import { appendFileSync, mkdtempSync, rmSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -19,6 +10,7 @@ import fc from 'fast-check';
 import { type ModelSource, SourceError } from 'xmoe/model';
 import { type Answering, answering, ETAG, serving } from './broken-server.js';
 import { openRanges } from './model-internals.js';
+import { numOpen } from './open-files.js';
 import { property } from './property.js';
 
 const AT_ONCE = [0, 0, 0, 0];
@@ -268,21 +260,5 @@ test('closing lets the source go, and what is under way is rejected', async () =
   const ranges = await openRanges(path, undefined);
   await Promise.all([assert.rejects(ranges.read(0, LENGTH), closed), ranges.close(), ranges.close()]);
   await assert.rejects(ranges.read(0, 9), closed);
-  assert.ok(!isOpen(path), 'the file is closed');
+  assert.ok(!numOpen(path), 'the file is closed');
 });
-
-/** Whether this process has the file open; undefined where nobody can say. */
-function isOpen(file: string): boolean | undefined {
-  const descriptors = '/proc/self/fd';
-  try {
-    return readdirSync(descriptors).some(name => {
-      try {
-        return readlinkSync(join(descriptors, name)) === file;
-      } catch {
-        return false; // the descriptor of this listing
-      }
-    });
-  } catch {
-    return undefined;
-  }
-}

@@ -67,7 +67,12 @@ export class SlotStore<Slot, Value> {
     const readOn = async () => {
       for (const key of queue) {
         const reading = within(own.signal);
-        const value = await this.#read(key, reading.own.signal).finally(reading.release);
+        const value = await this.#read(key, reading.own.signal)
+          .catch(error => {
+            reading.own.abort(error); // where it is read in parts, the others are not wanted
+            throw error;
+          })
+          .finally(reading.release);
         if (own.signal.aborted) throw own.signal.reason; // its slot may be another's by now
         this.#numReads++;
         const slot = this.#free.pop() ?? this.#evict(needed);
