@@ -29,12 +29,6 @@ export class SlotStore<Slot, Value> {
     return { resident: this.#held.size, reads: this.#numReads, evictions: this.#numEvictions };
   }
 
-  /** Needs in order, in groups of as many as there are slots. */
-  groups<Need>(needs: readonly Need[]): Need[][] {
-    const numGroups = Math.ceil(needs.length / this.#numSlots);
-    return Array.from({ length: numGroups }, (_, i) => needs.slice(i * this.#numSlots, (i + 1) * this.#numSlots));
-  }
-
   /** The slot of what was brought last. */
   slotOf(key: number): Slot {
     return this.#held.get(key)!;

@@ -72,8 +72,8 @@ export interface Stream {
    * Same    the logits are those of the reference's `run` within rounding; n bytes at once, or one after another, give the
    *         same bits (but with a capacity factor, which is of each call)
    * @throws RangeError where the context has no room for so many bytes; TypeError; the reason of an abort; with
-   *         `lazyExperts`, SourceError, or RangeError for an expert whose weights will not do: what was read
-   *         before the call is kept, and nothing else
+   *         `lazyExperts`, SourceError where an expert cannot be had, and RangeError where its weights will not do. What was
+   *         read before the call is kept then, and nothing else
    */
   read(ids: Uint8Array, options?: ReadOptions): Promise<Reading>;
   /** Forgets everything that was read. */
