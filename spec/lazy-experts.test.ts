@@ -168,6 +168,57 @@ property(
   { share: 0.25 },
 );
 
+property(
+  'wherever a source fails, a read fails or is right, and is right when it is made again',
+  fc.record({
+    ids: fc.uint8Array({ minLength: 1, maxLength: 8 }),
+    threshold: fc.constantFrom(0.3, 0.9, 'dense' as const),
+    numSlots: fc.integer({ min: 1, max: NUM_EXPERTS }),
+    failing: fc.array(fc.nat(30)),
+    aborting: fc.array(fc.nat(30)),
+  }),
+  async ({ ids, threshold, numSlots, failing, aborting }, reach) => {
+    const blob = new Blob([file]);
+    let controller = new AbortController();
+    let numReads = Number.NEGATIVE_INFINITY; // while it is opened
+    const source = {
+      size: blob.size,
+      stream: () => blob.stream(),
+      slice: (start: number, end: number) => {
+        const number = numReads++;
+        if (aborting.includes(number)) controller.abort(new Error('enough'));
+        const bytes = blob.slice(start, end);
+        return { arrayBuffer: () => (failing.includes(number) ? Promise.reject('gone') : bytes.arrayBuffer()) };
+      },
+    };
+    const expected = await lazily(blob, async r => facts(await r.stream().read(ids, { threshold })), {});
+    await lazily(
+      source,
+      async runtime => {
+        numReads = 0;
+        const stream = runtime.stream();
+        for (let tries = 0; stream.numTokens === 0; tries++) {
+          assert.ok(tries <= failing.length + aborting.length);
+          controller = new AbortController();
+          const { signal } = controller;
+          const reading = await stream.read(ids, { threshold, signal }).catch((error: Error) => {
+            if (error.message === 'enough') reach('an abort');
+            else {
+              assert.match(`${error}`, /^SourceError: .* a Blob that broke at byte \d+: gone$/);
+              reach('a failure');
+            }
+            assert.equal(stream.numTokens, 0);
+          });
+          if (reading) assert.deepEqual(facts(reading), expected);
+        }
+      },
+      { lazyExperts: { budget: numSlots * packedBytes } },
+    );
+  },
+  ['an abort', 'a failure'],
+  { share: 0.25 },
+);
+
 test('a path, a URL, a Blob and an address give the same bits, and are let go when the runtime is', async () => {
   const same = (source: ModelSource) =>
     lazily(source, async runtime => assert.deepEqual(facts(await runtime.stream().read(ids)), residentFacts));
