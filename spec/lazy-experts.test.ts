@@ -13,7 +13,7 @@ import { openRuntime, type Reading, type Runtime, type RuntimeOptions } from 'xm
 import { type Answering, answering, serving } from './broken-server.js';
 import { startedWorkers } from './environment.js';
 import { numOpen } from './open-files.js';
-import { property } from './property.js';
+import { asyncProperty } from './property.js';
 import { type Fields, TINY, tinyModelFile } from './tiny-model.js';
 
 const file = tinyModelFile();
@@ -106,7 +106,7 @@ const calls = fc.array(
   { minLength: 1, maxLength: 6 },
 );
 
-property(
+asyncProperty(
   'any budget gives the bits of all experts at once, and reads what the least recently used leave to be read',
   fc.record({
     fields,
@@ -168,7 +168,7 @@ property(
   { share: 0.25 },
 );
 
-property(
+asyncProperty(
   'wherever a source fails, a read fails or is right, and is right when it is made again',
   fc.record({
     ids: fc.uint8Array({ minLength: 1, maxLength: 8 }),

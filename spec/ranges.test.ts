@@ -11,7 +11,7 @@ import { type ModelSource, SourceError } from 'xmoe/model';
 import { type Answering, answering, ETAG, serving } from './broken-server.js';
 import { openRanges } from './model-internals.js';
 import { numOpen } from './open-files.js';
-import { property } from './property.js';
+import { asyncProperty } from './property.js';
 
 const AT_ONCE = [0, 0, 0, 0];
 const LENGTH = 30_000;
@@ -29,7 +29,7 @@ const part = fc
   )
   .map(([start, length]): [number, number] => [start, Math.min(LENGTH, start + length)]);
 
-property(
+asyncProperty(
   'parts of every source are those of its bytes, one after another or all at once',
   fc.record({
     kind: fc.constantFrom('path', 'URL', 'Blob', 'address'),

@@ -7,7 +7,7 @@ import fc from 'fast-check';
 import { loadModel, openModel, SourceError } from 'xmoe/model';
 import { type Answering, answering, ETAG, serving } from './broken-server.js';
 import { openSource } from './model-internals.js';
-import { property } from './property.js';
+import { asyncProperty } from './property.js';
 import { tinyModelFile } from './tiny-model.js';
 
 const AT_ONCE = [0, 0, 0, 0];
@@ -43,7 +43,7 @@ const cuts = fc
   .map(([first, later]) => [first, ...later])
   .filter(all => !all.join().includes('0,0,0,0'));
 
-property(
+asyncProperty(
   'a cable that is pulled anywhere, again and again, changes no byte',
   fc.record({ length, cuts, headers: fc.constantFrom(ETAG, modified), numLengths: fc.constantFrom(0, 1, 9) }),
   async ({ length, cuts, headers, numLengths }, reach) => {
@@ -68,7 +68,7 @@ property(
   { share: 0.25 },
 );
 
-property(
+asyncProperty(
   'where a server knows no ranges, the bytes that were here are skipped',
   fc.record({
     length,
@@ -87,7 +87,7 @@ property(
   { share: 0.25 },
 );
 
-property(
+asyncProperty(
   'two versions of a file are never mixed',
   fc.record({
     length: fc.integer({ min: 2000, max: 50_000 }),

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { readSafetensors, SafetensorsError, type Tensor, writeSafetensors } from 'xmoe/safetensors';
 import { readParts } from './model-internals.js';
-import { property } from './property.js';
+import { asyncProperty } from './property.js';
 
 const shape = fc.array(fc.integer({ min: 0, max: 5 }), { minLength: 1, maxLength: 3 });
 const file = fc
@@ -33,7 +33,7 @@ function reading(bytes: Uint8Array) {
   return { asked, read };
 }
 
-property(
+asyncProperty(
   'any tensors, and any elements, are those of the whole file',
   fc.record({ bytes: file, chosen: fc.array(fc.nat(9)) }),
   async ({ bytes, chosen }, reach) => {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { SlotStore } from './model-internals.js';
-import { property } from './property.js';
+import { asyncProperty } from './property.js';
 
 interface Slot {
   value: string | undefined;
@@ -44,7 +44,7 @@ const NUM_KEYS = 9;
 const numSlots = fc.integer({ min: 1, max: NUM_KEYS });
 const needs = fc.array(fc.subarray([...Array(NUM_KEYS).keys()]), { minLength: 1, maxLength: 12 });
 
-property(
+asyncProperty(
   'the least recently used makes room, and what is held is not read again',
   fc.record({ numSlots, needs, delays: fc.array(fc.boolean(), { minLength: 1 }) }),
   async ({ numSlots, needs, delays }, reach) => {
@@ -81,7 +81,7 @@ property(
   ['a need that does not fit', 'an eviction', 'all of it there'],
 );
 
-property(
+asyncProperty(
   'after a failure, what is held is right, and the next need is met',
   fc.record({ numSlots, needs, failing: fc.array(fc.nat(20), { minLength: 1 }) }),
   async ({ numSlots, needs, failing }, reach) => {

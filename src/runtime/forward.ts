@@ -56,7 +56,7 @@ export function readSteps(call: ReadCall): Computation<PackedModel, ReadResult, 
       ofBatch.routed.forEach((tokens, m) => {
         routed[m].push(...tokens);
       });
-      logits.set(ofBatch.logits, (first + numUnwanted - firstWithLogits) * VOCAB_SIZE);
+      logits.set(ofBatch.logits, Math.max(0, first - firstWithLogits) * VOCAB_SIZE);
     }
     if (!logits.every(Number.isFinite)) {
       throw unexpected(RangeError, 'model', 'weights whose logits are finite', 'weights that overflow float32');
