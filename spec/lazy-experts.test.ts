@@ -1,7 +1,7 @@
 /** Experts that are read when they are needed: the bits of those that are all there, whatever the budget and the source. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import type { ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -433,6 +433,28 @@ test('dispose ends the waiting for an expert, and lets the source go', async () 
     await rejected;
     await closed;
   });
+});
+
+test('on threads, in batches and in groups, the shipped model has the same bits', async () => {
+  const [model, text] = ['models/xmoe-gpt.safetensors', 'models/text/moby.txt'].map(name => {
+    return new URL(`../../${name}`, import.meta.url);
+  });
+  const bytes = readFileSync(text).subarray(0, 130); // more than a batch
+  const read = async (options: RuntimeOptions) =>
+    lazily(
+      model,
+      async runtime => {
+        const reading = await runtime.stream().read(bytes);
+        return { ...facts(reading), evictions: runtime.usage.experts.evictions };
+      },
+      { deterministic: true, ...options },
+    );
+  const { evictions: _, ...expected } = await read({});
+  for (const threads of [1, 2]) {
+    const { evictions, ...got } = await read({ threads, lazyExperts: { budget: 1e6 } });
+    assert.deepEqual(got, expected);
+    assert.ok(evictions > 0);
+  }
 });
 
 test('after a worker died, the experts that were there still are', async () => {

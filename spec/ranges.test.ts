@@ -32,7 +32,7 @@ const part = fc
 asyncProperty(
   'parts of every source are those of its bytes, one after another or all at once',
   fc.record({
-    kind: fc.constantFrom('path', 'URL', 'Blob', 'address'),
+    kind: fc.constantFrom('path', 'URL', 'Blob', 'address', 'address', 'address'),
     parts: fc.array(part, { minLength: 1, maxLength: 6 }),
     atOnce: fc.boolean(),
     cuts: fc.array(fc.oneof(fc.constant(0), fc.integer({ min: 1, max: LENGTH })), { maxLength: 4 }),
