@@ -31,7 +31,8 @@ export interface Ranges {
 /**
  * Open a source for reading at will. A connection that breaks is made again, as `openSource` does.
  *
- * HTTP    a server must answer a range with 206, and say which version it is: a strong ETag, or a Last-Modified
+ * HTTP    a server must answer a range with 206, and say which version it is: a strong ETag, or a Last-Modified. To a page of
+ *         another origin it must show them (`access-control-expose-headers: etag, content-range`), and allow `if-range`
  * @param signal ends the opening, not the reads
  * @param pauses see `PAUSES`
  * @throws TypeError for what is no source, or a stream; SourceError; the reason of an abort

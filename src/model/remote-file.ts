@@ -11,6 +11,7 @@ import { type Abort, SourceError } from './source-types.js';
  * Versions  each answer must have the validator and length of the first. Where a server knows no ranges and sends the same
  *           version from its start, the bytes that were here already are skipped; another version is an error, never the
  *           start of a second try: what has arrived is in use by then
+ * Origins   a server of another origin must show a page ETag and Content-Range, and allow If-Range
  */
 export class RemoteFile {
   readonly #address: string;
