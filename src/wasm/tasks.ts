@@ -24,7 +24,11 @@ export function split(tasks: readonly Task[], multiplyAdds: number): Loop {
 
 /** Loops one after another, in as few as can be: neighbours of one task each become one, and on one thread all do. */
 export function inSequence(loops: readonly Loop[], numThreads: number): Loop[] {
-  if (numThreads === 1) return [[loops.flat(2)]];
+  if (numThreads === 1) {
+    const all: Call[] = [];
+    for (const loop of loops) for (const task of loop) all.push(...task);
+    return [[all]];
+  }
   const joined: Loop[] = [];
   let isOpen = false; // whether the last one is of one task
   for (const loop of loops) {
@@ -38,7 +42,9 @@ export function inSequence(loops: readonly Loop[], numThreads: number): Loop[] {
 
 /** 0 … n in pieces of `size`, the last one smaller: where each begins, and how many it has. */
 export function cut(n: number, size: number): [number, number][] {
-  return Array.from({ length: Math.ceil(n / size) }, (_, i) => [i * size, Math.min(size, n - i * size)]);
+  const pieces: [number, number][] = [];
+  for (let first = 0; first < n; first += size) pieces.push([first, Math.min(size, n - first)]);
+  return pieces;
 }
 
 /** All of a loop, task after task, on the calling thread. */
