@@ -174,12 +174,17 @@ function withOpen(judged: StageVerdicts, open: ReadonlySet<number>): StageVerdic
 }
 
 /** `expert_out` must have a row for each kept pair. */
-function misplacedRows({ observation, findings }: Judge, numRows: number, isSure: boolean): StageVerdicts | undefined {
+function misplacedRows(
+  { call, observation, findings }: Judge,
+  numRows: number,
+  isSure: boolean,
+): StageVerdicts | undefined {
   const observed = observation.tensors.get('expert_out');
   if (!observed) return undefined;
   if (!isSure) return notJudged('experts', 'no kept to say which rows expert_out has');
   if (observed.shape[0] === numRows) return undefined;
-  const detail = `expert_out: expected ${numRows} rows, one for each kept pair, got ${observed.shape[0]}`;
+  const ofSkip = call.config.skipExpert ? ' (of 0 for the skip expert’s)' : '';
+  const detail = `expert_out: expected ${numRows} rows, one for each kept pair${ofSkip}, got ${observed.shape[0]}`;
   findings.push({ kind: 'wrong shape', severity: 'fault', stage: 'experts', detail });
   return verdict('experts', 'disagree', detail);
 }
