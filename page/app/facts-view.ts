@@ -29,7 +29,12 @@ export class FactsView {
     ];
     this.#list.replaceChildren(
       ...facts.map(([term, fact]) =>
-        create('div', {}, create('dt', {}, term), typeof fact === 'string' ? create('dd', {}, fact) : fact),
+        create(
+          'div',
+          { className: term.toLowerCase() },
+          create('dt', {}, term),
+          typeof fact === 'string' ? create('dd', {}, fact) : fact,
+        ),
       ),
     );
   }

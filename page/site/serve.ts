@@ -33,8 +33,7 @@ export interface Served {
 export async function serveSite({ port, isolation }: ServeOptions): Promise<Served> {
   const files = siteFiles();
   const server = createServer(({ method, url = '/' }, response) => {
-    const { pathname } = new URL(url, 'http://localhost');
-    const place = pathname === '/' ? 'index.html' : decodeURIComponent(pathname.slice(1));
+    const place = url.replace(/^\/|[?#].*$/g, '') || 'index.html';
     const body = files.get(place);
     if (body === undefined || (method !== 'GET' && method !== 'HEAD')) {
       response.writeHead(body === undefined ? 404 : 405).end();
