@@ -42,6 +42,7 @@ const benches: readonly Bench[] = [
           flags: ['--experimental-wasm-revectorize'],
         },
       ]),
+  { name: 'kernels-model', title: "The language model's kernels against the peak", flags: relaxedFlag },
   { name: 'growth', title: 'How the cost grows' },
   { name: 'selection', title: 'Selections that differ from the reference' },
   { name: 'reference', title: "The reference's product against the kernel" },

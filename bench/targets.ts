@@ -12,8 +12,12 @@ export type Program =
   | 'decode'
   | 'kernels'
   | 'native'
+  | 'kernels-model'
   | 'growth'
   | 'selection'
+  | 'model'
+  | 'stages'
+  | 'memory'
   | 'reference';
 
 interface Target {

@@ -176,11 +176,11 @@ test('layer runs with vectors of 256 bits, or says why it cannot', () => {
   }
 });
 
-test('eval with stored experts is near float32, and another format is bad usage', () => {
-  const evaluate = (experts: string) =>
-    xmoe('eval', MODEL, TEXT, '--max-tokens', '128', '--json', '--backend', 'wasm', '--experts', experts);
+test('eval with stored weights is near float32, and another format is bad usage', () => {
+  const evaluate = (weights: string) =>
+    xmoe('eval', MODEL, TEXT, '--max-tokens', '128', '--json', '--backend', 'wasm', '--weights', weights);
   const [exact, ...stored] = ['f32', 'f16', 'bf16', 'int8'].map(
-    experts => JSON.parse(evaluate(experts).stdout).bitsPerByte,
+    weights => JSON.parse(evaluate(weights).stdout).bitsPerByte,
   );
   for (const bitsPerByte of stored) {
     assert.ok(bitsPerByte !== exact && Math.abs(bitsPerByte - exact) < 0.05, `${bitsPerByte}, ${exact}`);
@@ -188,7 +188,7 @@ test('eval with stored experts is near float32, and another format is bad usage'
   const refused = evaluate('int4');
   assert.deepEqual(
     [refused.status, refused.stderr],
-    [2, 'xmoe eval: "--experts" expected f32 | f16 | bf16 | int8, got "int4"\n'],
+    [2, 'xmoe eval: "--weights" expected f32 | f16 | bf16 | int8, got "int4"\n'],
   );
 });
 
@@ -196,6 +196,19 @@ test('generate on WebAssembly writes what the reference writes, and ends', () =>
   const write = (...args: string[]) =>
     xmoe('generate', MODEL, '--prompt', 'And the ', '--max-tokens', '24', '--temperature', '0', ...args);
   assert.deepEqual(write('--backend', 'wasm', '--threads', '2'), write());
+  const sampled = ['--temperature', '1.3', '--top-k', '9', '--top-p', '0.9', '--seed', '4'];
+  assert.deepEqual(write('--backend', 'wasm', ...sampled), write(...sampled));
+});
+
+test('of the one most probable byte, generate writes what temperature 0 writes', () => {
+  const write = (...args: string[]) =>
+    xmoe('generate', MODEL, '--prompt', 'And the ', '--max-tokens', '24', '--backend', 'wasm', ...args);
+  assert.deepEqual(write('--top-k', '1'), write('--temperature', '0'));
+});
+
+test('show on WebAssembly paints what the reference paints', () => {
+  const show = (...args: string[]) => xmoe('show', MODEL, TEXT, '--max-tokens', '60', ...args);
+  assert.deepEqual(show('--backend', 'wasm'), show());
 });
 
 test('layer with nothing recorded agrees', () => {
@@ -232,6 +245,17 @@ const badUsage: [string, string[], RegExp][] = [
     /"--threads" expected --backend wasm \| wasm-relaxed beside it, got reference/,
   ],
   [
+    'a format of what is not stored',
+    ['generate', MODEL, '--prompt', 'a', '--weights', 'f16'],
+    /"--weights" expected --backend wasm \| wasm-relaxed beside it, got reference/,
+  ],
+  [
+    'a missing model for WebAssembly',
+    ['eval', 'nowhere.safetensors', TEXT, '--backend', 'wasm'],
+    /^xmoe eval: "MODEL" expected a readable file, got ENOENT/,
+  ],
+  ['a truncated model for WebAssembly', ['eval', cut, TEXT, '--backend', 'wasm'], /^xmoe eval: tensor "model/],
+  [
     'no thread',
     ['layer', recording('silu'), '--backend', 'wasm', '--threads', '0'],
     /"--threads" expected an integer of at least 1, got "0"/,
@@ -264,6 +288,7 @@ const badUsage: [string, string[], RegExp][] = [
   ],
   ['no prompt', ['generate', MODEL], /"--prompt" expected text to continue, got nothing/],
   ['an empty prompt', ['generate', MODEL, '--prompt', ''], /"--prompt" expected text to continue, got an empty one/],
+  ['a top-k of none', ['generate', MODEL, '--prompt', 'a', '--top-k', '0'], /"--top-k" expected an integer/],
   ['a top-p above 1', ['generate', MODEL, '--prompt', 'a', '--top-p', '1.5'], /"--top-p" expected/],
 ];
 
