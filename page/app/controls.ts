@@ -102,6 +102,7 @@ export class Controls {
     return {
       maxTokens: number('length'),
       temperature: number('temperature'),
+      topK: number('top-k'),
       topP: number('top-p'),
       seed: number('seed'),
     };

@@ -29,6 +29,7 @@ export interface WriteAsk {
   readonly threshold: Threshold;
   readonly maxTokens: number;
   readonly temperature: number;
+  readonly topK: number;
   readonly topP: number;
   readonly seed: number;
 }

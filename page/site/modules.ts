@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { relative } from 'node:path/posix';
 
-/** Of what tsc writes: `from './x.js'`, `import './x.js'`. */
-const IMPORT = /((?:from|import) ')([^']+)(')/g;
+/** A statement as tsc writes it: `import { x } from './x.js';`, `export * from './x.js';`. */
+const IMPORT = /^((?:import|export)\b[^'"`;]* from ')([^']+)(';)$/gm;
 
 /**
  * All modules that are reached from the entries, by their addresses on the page. Import maps do not reach workers, so an import of
