@@ -1,6 +1,6 @@
 /**
  * How much memory does it take to open a model and to write 64 bytes with it, beside what its weights take? One thread. Each
- * measurement has a process of its own, which has used a small model before: what is counted is what comes on top.
+ * measurement has a process of its own, which has used a small model before: what is counted is what comes on top. Linux only.
  *
  * Options  --formats f32,f16,int8  --json  --rows FILE
  */

@@ -6,7 +6,7 @@
 import type { ReadOptions, Stream } from 'xmoe/runtime';
 import type { Row } from './measure.js';
 import { watchMachine } from './quiet.js';
-import { ALL, added, LAYERS, type Stages, stagesOf } from './read-stages.js';
+import { ALL, LAYERS, type Stages, stagesOf } from './read-stages.js';
 import { recordKernelCalls } from './record.js';
 import { emit, figures, note, table } from './report.js';
 import { targetTable } from './targets.js';
@@ -20,19 +20,19 @@ const { openVariant, variants } = await import('./readers/runtime.js');
 const EVERY_EXPERT = 'XMoE layers with every expert';
 const RATIO = 'XMoE layers, time over FLOPs against every expert';
 
-const CALLS = { unmeasured: 10, measured: 30 };
+const TURNS = { unmeasured: 10, measured: 30 };
 /** Bytes before those of a decode, and these. */
 const [BEFORE, NUM_STEPS] = [128, 64];
 const PROMPT = 256;
 const { path } = shippedModel();
 
-/** A kind of read: what is recorded of one turn of it. */
+/** A kind of read, and what is recorded of one turn of it: the same reads each time. */
 interface Kind {
   readonly name: string;
-  take(stream: Stream, options: ReadOptions): Promise<Measured>;
+  take(stream: Stream, options: ReadOptions): Promise<Recorded[]>;
 }
 
-interface Measured {
+interface Recorded {
   readonly stages: Stages;
   readonly moeFlops: number;
 }
@@ -42,7 +42,7 @@ const kinds: readonly Kind[] = [
     name: `prompt of ${PROMPT}`,
     async take(stream, options) {
       stream.clear();
-      return recordRead(stream, textOf(PROMPT), options);
+      return [await recordRead(stream, textOf(PROMPT), options)];
     },
   },
   {
@@ -51,12 +51,9 @@ const kinds: readonly Kind[] = [
       const ids = textOf(BEFORE + NUM_STEPS);
       stream.clear();
       await stream.read(ids.subarray(0, BEFORE), options);
-      const parts: Measured[] = [];
-      for (let i = BEFORE; i < ids.length; i++) parts.push(await recordRead(stream, ids.subarray(i, i + 1), options));
-      return {
-        stages: added(parts.map(({ stages }) => stages)),
-        moeFlops: parts.reduce((sum, { moeFlops }) => sum + moeFlops, 0),
-      };
+      const reads: Recorded[] = [];
+      for (let i = BEFORE; i < ids.length; i++) reads.push(await recordRead(stream, ids.subarray(i, i + 1), options));
+      return reads;
     },
   },
 ];
@@ -82,35 +79,40 @@ emit(
 
 /** At the threshold and with every expert in turns; the stages are those at the threshold. */
 async function rowsOf(name: string, kind: Kind, stream: Stream): Promise<Row[]> {
-  const [chosen, all]: [Measured[], Measured[]] = [[], []];
-  for (let i = 0; i < CALLS.unmeasured + CALLS.measured; i++) {
+  const [chosen, every]: [Recorded[][], Recorded[][]] = [[], []];
+  for (let i = 0; i < TURNS.unmeasured + TURNS.measured; i++) {
     const turn = [await kind.take(stream, {}), await kind.take(stream, { threshold: 'dense' })];
-    if (i < CALLS.unmeasured) continue;
+    if (i < TURNS.unmeasured) continue;
     chosen.push(turn[0]);
-    all.push(turn[1]);
+    every.push(turn[1]);
   }
-  const stages = [...new Set(chosen.flatMap(({ stages }) => [...stages.keys()]))];
-  const shape = `${kind.name}, ${name}`;
-  const rowOf = (contender: string, samples: readonly number[], whole: number): Row => {
-    const sorted = samples.toSorted((a, b) => a - b);
-    const at = (share: number) => sorted[Math.round(share * (sorted.length - 1))];
-    const [medianMs, spread] = [at(0.5), [at(0.25), at(0.75)] as const];
-    return { shape, contender, threads: 1, node: process.version, medianMs, spread, timesOurs: medianMs / whole };
+  const whole = quantile(chosen, ALL, 0.5);
+  const rowOf = (contender: string, turns: readonly Recorded[][], stage: string): Row => {
+    const [low, medianMs, high] = [0.25, 0.5, 0.75].map(share => quantile(turns, stage, share));
+    const common = { shape: `${kind.name}, ${name}`, contender, threads: 1, node: process.version };
+    return { ...common, medianMs, spread: [low, high], timesOurs: medianMs / whole };
   };
-  const timesOf = (measured: readonly Measured[], stage: string) =>
-    measured.map(({ stages }) => stages.get(stage) ?? 0);
-  const whole = rowOf(ALL, timesOf(chosen, ALL), 1).medianMs;
-  const [ofChosen, ofAll] = [chosen, all].map(measured => rowOf(LAYERS, timesOf(measured, LAYERS), 1).medianMs);
-  const flopsShare = chosen[0].moeFlops / all[0].moeFlops;
+  const flopsOf = ([reads]: readonly Recorded[][]) => reads.reduce((sum, { moeFlops }) => sum + moeFlops, 0);
+  const stages = new Set(chosen.flatMap(reads => reads.flatMap(({ stages }) => [...stages.keys()])));
+  const [ofChosen, ofEvery] = [rowOf(LAYERS, chosen, LAYERS), rowOf(EVERY_EXPERT, every, LAYERS)];
+  const inTime = ofChosen.medianMs / ofEvery.medianMs;
   return [
-    ...stages.map(stage => rowOf(stage, timesOf(chosen, stage), whole)),
-    rowOf(EVERY_EXPERT, timesOf(all, LAYERS), whole),
+    ...Array.from(stages, stage => rowOf(stage, chosen, stage)),
+    ofEvery,
     // Its "times ours" is what is asked for.
-    { ...rowOf(RATIO, [ofChosen], 1), timesOurs: ofChosen / ofAll / flopsShare },
+    { ...ofChosen, contender: RATIO, timesOurs: inTime / (flopsOf(chosen) / flopsOf(every)) },
   ];
 }
 
-async function recordRead(stream: Stream, ids: Uint8Array, options: ReadOptions): Promise<Measured> {
+/** The sum over the reads of a turn of what a stage took in each, at this share of the way through all turns. */
+function quantile(turns: readonly Recorded[][], stage: string, share: number): number {
+  return turns[0].reduce((sum, _, read) => {
+    const samples = turns.map(reads => reads[read].stages.get(stage) ?? 0).sort((a, b) => a - b);
+    return sum + samples[Math.round(share * (samples.length - 1))];
+  }, 0);
+}
+
+async function recordRead(stream: Stream, ids: Uint8Array, options: ReadOptions): Promise<Recorded> {
   let moeFlops = 0;
   const recording = await record.duringAsync(async () => {
     const { tokens } = await stream.read(ids, { ...options, logits: 'last' });

@@ -24,13 +24,6 @@ export function stagesOf({ kernels, start, end }: Recording): Stages {
   return stages;
 }
 
-/** The sums of some reads. */
-export function added(reads: readonly Stages[]): Stages {
-  const sums = new Map<string, number>();
-  for (const stages of reads) for (const [stage, ms] of stages) sums.set(stage, (sums.get(stage) ?? 0) + ms);
-  return sums;
-}
-
 /** For each call the part of the model that it belongs to. Each part begins with a norm, and its other kernels tell which it is. */
 function partsOf(kernels: readonly KernelCall[]): string[] {
   const parts: string[] = new Array(kernels.length).fill('');

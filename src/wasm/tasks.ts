@@ -52,9 +52,18 @@ export function performAlone(kernels: Kernels, loop: Loop): void {
   for (const task of loop) for (const call of task) perform(kernels, call);
 }
 
-export function perform(kernels: Kernels, [name, ...args]: Call): void {
-  (kernels[name] as (...args: number[]) => void)(...args);
+/** Nothing is made of a call's arguments but the call: bytes of a text are many small calls. */
+export function perform(kernels: Kernels, call: Call): void {
+  const c: HandedOn = call;
+  const kernel = kernels[c[0]] as (...args: (number | undefined)[]) => void;
+  // A kernel does not see arguments beyond its own.
+  kernel(c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10], c[11], c[12], c[13]);
 }
+
+/** No kernel has more arguments. */
+type HandedOn = readonly [KernelName, ...Partial<Thirteen>];
+// biome-ignore format: thirteen
+type Thirteen = [number, number, number, number, number, number, number, number, number, number, number, number, number];
 
 /** A kernel's number: its place among the exports of the module, the same for each instance. */
 export function kernelList(kernels: Kernels): ((...args: number[]) => void)[] {
