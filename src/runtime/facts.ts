@@ -1,6 +1,7 @@
 /** What the routers did with each token, and what it cost. */
 import { thresholdGaps } from '../margins.js';
 import { row } from '../matrix.js';
+import { VOCAB_SIZE } from '../model/config.js';
 import { costOfPairs } from '../statistics.js';
 import type { Config, DispatchPlan, Matrix } from '../types.js';
 import type { PackedModel } from './packed-model.js';
@@ -17,7 +18,11 @@ export function routedTokens(probs: Matrix, { selection, kept }: DispatchPlan, c
     for (let pair = first; pair < end; pair++) if (kept[pair]) experts.push(expertIndex[pair]);
     const gaps =
       config.router === 'threshold' ? thresholdGaps(p, expertIndex.subarray(first, end), config.threshold!) : [];
-    routed.push({ experts, probs: experts.map(e => p[e]), margin: Math.min(...gaps) });
+    routed.push({
+      experts,
+      probs: experts.map(e => p[e]),
+      margin: gaps.reduce((least, gap) => Math.min(least, gap), Number.POSITIVE_INFINITY),
+    });
   }
   return routed;
 }
@@ -50,7 +55,7 @@ export function costsOf(
       moeFlops += costOfPairs(1, numReal, moe[m]).total;
     });
     const attention = 4 * dModel * (start + i + 1) * numLayers;
-    const head = i >= firstWithLogits ? 2 * dModel * 256 : 0;
+    const head = i >= firstWithLogits ? 2 * dModel * VOCAB_SIZE : 0;
     return { layers: ofToken, moeFlops, flops: projections + attention + dense + moeFlops + head };
   });
 }

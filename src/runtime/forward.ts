@@ -54,7 +54,7 @@ export function readSteps(call: ReadCall): Computation<PackedModel, ReadResult, 
       const into = logits.subarray(Math.max(0, first - firstWithLogits) * VOCAB_SIZE);
       const ofBatch = yield* forwardBatch(model, numThreads, call, batch, start + first, numUnwanted, into);
       ofBatch.forEach((tokens, m) => {
-        routed[m].push(...tokens);
+        for (const token of tokens) routed[m].push(token);
       });
     }
     if (!areFinite(logits)) {

@@ -59,7 +59,8 @@ async function untilAborted(promise: Promise<unknown>, signal: Abort | undefined
   let stop = () => {};
   const aborted = new Promise<never>((_, reject) => {
     stop = () => reject(signal.reason);
-    signal.addEventListener('abort', stop);
+    if (signal.aborted) stop();
+    else signal.addEventListener('abort', stop);
   });
   try {
     await Promise.race([promise, aborted]);

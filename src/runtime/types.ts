@@ -71,12 +71,13 @@ export interface Stream {
    *
    * Same    the logits are those of the reference's `run` within rounding; n bytes at once, or one after another, give the
    *         same bits (but with a capacity factor, which is of each call)
-   * @throws RangeError where the context has no room for so many bytes; TypeError; the reason of an abort; with
-   *         `lazyExperts`, SourceError where an expert cannot be had, and RangeError where its weights will not do. What was
-   *         read before the call is kept then, and nothing else
+   * @throws RangeError where the context has no room for so many bytes; TypeError; the reason of an abort; Error after a
+   *         disposal; WorkerError where a worker has died: the next read works; with `lazyExperts`, SourceError where an
+   *         expert cannot be had, and RangeError where its weights will not do. What was read before the call is kept then,
+   *         and nothing else
    */
   read(ids: Uint8Array, options?: ReadOptions): Promise<Reading>;
-  /** Forgets everything that was read. */
+  /** Forgets everything that was read. @throws Error while a read of this stream is under way */
   clear(): void;
   /** Gives its cache back; twice is once. */
   dispose(): void;

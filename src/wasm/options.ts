@@ -52,7 +52,7 @@ export interface WasmInfo {
   readonly kernels: KernelSet;
   /** Whether V8 compiled them for vectors of 256 bits. */
   readonly revectorized: boolean;
-  /** How experts' weights are stored. */
+  /** How experts' weights are stored; in a runtime those of all products. */
   readonly experts: ExpertFormat;
   /** For each feature that is not in use, the reason. */
   readonly notUsed: { readonly [F in 'relaxedSimd' | 'revectorize' | 'threads']?: string };
