@@ -16,7 +16,7 @@ import { highHalf, madd, sumOfPair } from './vector';
 /** Rows that share the loads of keys and values. */
 const TILE: i32 = 4;
 
-/** Keys and values of numRows rows into the cache, at the positions from `start` on; row i at kPtr + 4 i stride. */
+/** Keys and values of numRows rows into the cache, at the positions from `start` on; row i at kPtr + 4 i stride, and at vPtr. */
 export function store_heads_f32(
   kPtr: usize, vPtr: usize, stride: i32, keysPtr: usize, valuesPtr: usize, contextLength: i32, start: i32,
   numRows: i32, headWidth: i32, firstHead: i32, lastHead: i32,
@@ -42,7 +42,8 @@ export function store_heads_f32(
 }
 
 /**
- * out = Σ_j p[j] values[j], p = softmax over j of ⟨q, keys[j]⟩ / √headWidth: row i sees the positions 0 … start + i.
+ * out = Σ_j p[j] values[j], p = softmax over j of ⟨q, keys[j]⟩ / √headWidth: row i sees the positions 0 … start + i, which
+ * are in the cache.
  *
  * scratchPtr: room for TILE rows of P floats.
  *

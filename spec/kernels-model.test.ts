@@ -283,6 +283,34 @@ for (const target of targets) {
     places,
   );
 
+  test(`${target}: attend_f32 takes what is not finite to the rows that see it, on its head, and to no other`, () => {
+    const [rows, headWidth] = [11, 12];
+    const drawn = { seed: 3, spread: 0 as const, gap: 1, last: 1, cuts: [0] };
+    const call = { ...drawn, rows, headWidth, numHeads: 2, start: 0, room: 2, gaps: { qkv: 0, out: 0 } };
+    const { d, stride, at, empty, store, attend } = attention(kernels, call);
+    const before = attend(0, rows, store(0, rows, empty));
+    const [ofKeys, ofValues] = [d, 2 * d];
+    for (const part of [ofKeys, ofValues]) {
+      for (const value of [Number.NaN, Number.POSITIVE_INFINITY]) {
+        for (let hostile = 0; hostile < rows; hostile++) {
+          const column = at.qkv.floats.subarray(hostile * stride + part).subarray(0, headWidth);
+          const kept = column.slice();
+          column.fill(value);
+          const out = attend(0, rows, store(0, rows, empty));
+          column.set(kept);
+          out.forEach((actual, i) => {
+            const sees = Math.floor(i / d) >= hostile && i % d < headWidth;
+            const isRight = sees ? !Number.isFinite(actual) : Object.is(actual, before[i]);
+            assert.ok(
+              isRight,
+              `${value} in row ${hostile} of part ${part}: got ${actual} at ${i}, before it ${before[i]}`,
+            );
+          });
+        }
+      }
+    }
+  });
+
   property(
     `${target}: attend_f32 weighs the values with their softmax, within 7.2 roundings where products are exact`,
     fc.record({

@@ -34,7 +34,7 @@ export function property<T>(
   });
 }
 
-/** The same of a check that takes its time. */
+/** The same of a check that takes its time: a failing value is not made smaller. */
 export function asyncProperty<T>(
   name: string,
   arbitrary: fc.Arbitrary<T>,
@@ -46,7 +46,7 @@ export function asyncProperty<T>(
     const { reach, reached } = counter(places);
     const result = await fc.check(
       fc.asyncProperty(arbitrary, value => check(value, reach)),
-      parametersOf(options),
+      { ...parametersOf(options), endOnFailure: true },
     );
     judge(name, t, result, reached);
   });

@@ -27,7 +27,7 @@ export const models: fc.Arbitrary<DrawnModel> = fc
     layer_norm_eps: fc.constantFrom(1e-5, 1e-12, 0.5),
     seed: fc.nat(),
     bytes: fc.uint8Array({ minLength: 120, maxLength: 120 }),
-    length: fc.double({ min: 0, max: 1, noNaN: true }),
+    length: fc.oneof(fc.double({ min: 0, max: 1, noNaN: true }), fc.constant(1)),
   })
   .map(({ heads, headWidth, moe, seed, bytes, length, ...rest }) => {
     const { num_hidden_layers: numLayers, num_experts: numExperts, max_position_embeddings: contextLength } = rest;

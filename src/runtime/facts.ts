@@ -6,7 +6,7 @@ import type { Config, DispatchPlan, Matrix } from '../types.js';
 import type { PackedModel } from './packed-model.js';
 import type { RoutedToken, TokenCost } from './types.js';
 
-/** Copies: what they are taken from is a view of memory. */
+/** How each token of a call was routed. */
 export function routedTokens(probs: Matrix, { selection, kept }: DispatchPlan, config: Config): RoutedToken[] {
   const { numTokens, tokenOffsets, expertIndex } = selection;
   const routed: RoutedToken[] = [];

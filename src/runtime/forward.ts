@@ -1,7 +1,7 @@
 /** A read: bytes in, keys and values into a cache, logits out. */
 import { unexpected } from '../check.js';
 import { VOCAB_SIZE } from '../model/config.js';
-import type { Config, Matrix } from '../types.js';
+import type { Matrix } from '../types.js';
 import type { Step } from '../wasm/drive.js';
 import type { Computation, Open } from '../wasm/held.js';
 import { TASK_ROWS } from '../wasm/products.js';
@@ -9,22 +9,18 @@ import { cut, inSequence, type Loop, split, type Task } from '../wasm/tasks.js';
 import { newRows, part } from '../wasm/workspace.js';
 import { attentionLoops } from './attention.js';
 import { type Batch, newBatch, normCalls } from './batch.js';
-import type { Experts } from './experts.js';
-import { denseLoop, moeSteps } from './ffn.js';
+import { denseLoop, moeSteps, type RoutedCall } from './ffn.js';
 import type { PackedModel } from './packed-model.js';
 import { productLoop } from './products.js';
 import type { RoutedToken } from './types.js';
 
-export interface ReadCall {
+export interface ReadCall extends RoutedCall {
   readonly ids: Uint8Array;
   /** The position of the first of them: so many are in the cache. */
   readonly start: number;
   readonly cachePtr: number;
-  /** That of the XMoE layers, with the router that routes this read. */
-  readonly config: Config;
   /** The first of the ids whose logits are wanted; the rest follows it. */
   readonly firstWithLogits: number;
-  readonly experts: Experts;
 }
 
 export interface ReadResult {
@@ -90,7 +86,7 @@ function embed({ memory, packed }: Open<PackedModel>, ids: Uint8Array, start: nu
 function* forwardBatch(
   model: Open<PackedModel>,
   numThreads: number,
-  { cachePtr, config, experts }: ReadCall,
+  call: ReadCall,
   batch: Batch,
   start: number,
   numUnwanted: number,
@@ -109,7 +105,7 @@ function* forwardBatch(
   for (const [l, layer] of packed.layers.entries()) {
     memory.release(layerStart);
     const { ffn } = layer;
-    const loops = attentionLoops(model, layer, l, batch, start, cachePtr, numThreads);
+    const loops = attentionLoops(model, layer, l, batch, start, call.cachePtr, numThreads);
     batch.pending = batch.projected;
     loops.push(normLoop(layer.ffnNormPtr));
     if (ffn.kind === 'dense') {
@@ -118,7 +114,7 @@ function* forwardBatch(
       batch.pending = batch.dense!.out;
     } else {
       yield* inSequence(loops, numThreads);
-      routed.push(yield* moeSteps(model, ffn, experts, batch, config, numThreads));
+      routed.push(yield* moeSteps(model, ffn, batch, call, numThreads));
       batch.pending = batch.y;
     }
   }
