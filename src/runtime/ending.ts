@@ -1,6 +1,9 @@
 /** The end of a call, for those who bring something for it. */
 import { type Abort, within } from '../model/source-types.js';
 
+/** A reason that nobody is told; without one, each abort would make an error with its stack. */
+const ENDED = 'the call has ended';
+
 /** Most calls wait for nothing: they have no signal, which would take longer than what it costs to decide about an expert. */
 export class Ending {
   readonly #outer: Abort | undefined;
@@ -17,7 +20,7 @@ export class Ending {
   }
 
   end(): void {
-    this.#inner?.own.abort();
+    this.#inner?.own.abort(ENDED);
     this.#inner?.release();
   }
 }
