@@ -46,7 +46,8 @@ const rows = files.flatMap(({ name, path }) =>
     const [held, resident] = ['held', 'resident'].map(what => measure(path, format, what));
     const { weightBytes, wasmBytes } = held;
     const fileBytes = statSync(path).size;
-    return { model: name, format, fileBytes, weightBytes, wasmBytes, held: held.peak, resident: resident.peak };
+    const peaks = { held: held.peak, resident: resident.peak };
+    return { model: name, format, node: process.version, fileBytes, weightBytes, wasmBytes, ...peaks };
   }),
 );
 rmSync(folder, { recursive: true });

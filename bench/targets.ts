@@ -2,7 +2,7 @@
 import type { Row } from './measure.js';
 import { figures, table } from './report.js';
 
-/** The rows of each bench that ran: `native` is `kernels` with V8 told to join vectors. */
+/** The rows of each bench that ran: `native` is `kernels` with V8 told to join vectors; those of `memory` have bytes, and no target. */
 export type Runs = Readonly<Partial<Record<Program, readonly Row[]>>>;
 export type Program =
   | 'layer'

@@ -7,7 +7,13 @@ import type { Reader, ReaderContender } from './reader.js';
 /** The form of the experts for prompts, and the one for a byte alone. */
 type Forms = readonly [prompt: ExpertsForm, byte: ExpertsForm];
 
-/** The first was the fastest of all, native and not, prompt and byte; the others are one graph for both. */
+/**
+ * The first was the fastest, native and not, prompt and byte; the others are one graph for both.
+ *
+ * Beside them were tried, and gained nothing: attention by `GroupQueryAttention` (on a cache that it shares, and much slower in
+ * WebAssembly) and by `MultiHeadAttention`; outputs that are there beforehand, which in WebAssembly are not even filled;
+ * other settings of a session for memory.
+ */
 const forms: ReadonlyMap<string, Forms> = new Map([
   ['rows, weights', ['rows', 'weights']],
   ['rows', ['rows', 'rows']],

@@ -1,6 +1,6 @@
 /** Where the experts of a model are. */
-import type { Abort } from '../model/source.js';
 import type { Workspace } from '../wasm/workspace.js';
+import type { Ending } from './ending.js';
 import type { PackedModel, PackedMoe } from './packed-model.js';
 import type { RuntimeUsage } from './types.js';
 
@@ -13,9 +13,9 @@ export interface Experts {
    * Sees to it that these experts, at most `most` and ascending, are in memory, where `layer.experts` says, until it is
    * asked for others. Undefined: they are.
    *
-   * @param ending aborted when the call that needs them ends: what comes later is not put into its memory
+   * @param ending of the call that needs them: what comes later is not put into its memory
    */
-  bring(space: Workspace, layer: PackedMoe, experts: readonly number[], ending: Abort): Promise<void> | undefined;
+  bring(space: Workspace, layer: PackedMoe, experts: readonly number[], ending: Ending): Promise<void> | undefined;
   /** Lets go of where they come from. */
   dispose(): void;
 }

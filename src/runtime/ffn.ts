@@ -1,6 +1,5 @@
 /** The FFN of a layer for a batch: dense, or of experts. */
 
-import type { Abort } from '../model/source.js';
 import type { Config } from '../types.js';
 import { checkRouting } from '../validate.js';
 import type { Step } from '../wasm/drive.js';
@@ -12,6 +11,7 @@ import { type FfnMemory, ffnCalls, ffnScratchBytes, rowsFrom, TASK_ROWS } from '
 import { cut, type Loop, split, type Task } from '../wasm/tasks.js';
 import { each } from '../wasm/workspace.js';
 import { type Batch, over } from './batch.js';
+import type { Ending } from './ending.js';
 import type { Experts } from './experts.js';
 import { routedTokens } from './facts.js';
 import type { PackedDense, PackedModel, PackedMoe } from './packed-model.js';
@@ -41,8 +41,7 @@ export interface RoutedCall {
   /** Theirs, with the router that routes this call. */
   readonly config: Config;
   readonly experts: Experts;
-  /** Aborted when the call ends. */
-  readonly ending: Abort;
+  readonly ending: Ending;
 }
 
 /** The experts that the normed rows choose, added up in the batch's y: in groups, as many as can be in memory. */

@@ -9,6 +9,7 @@ import type { Memory } from '../wasm/memory.js';
 import type { PackedExpert } from '../wasm/packed-weights.js';
 import { packBias, packMatrix } from '../wasm/panels.js';
 import type { Workspace } from '../wasm/workspace.js';
+import type { Ending } from './ending.js';
 import type { Experts } from './experts.js';
 import { matrixOf, type Packer, storable } from './pack.js';
 import type { PackedModel, PackedMoe } from './packed-model.js';
@@ -86,13 +87,18 @@ export class LazyExperts implements Experts {
     return packers;
   }
 
-  bring({ memory }: Workspace, moe: PackedMoe, experts: readonly number[], ending: Abort): Promise<void> | undefined {
+  bring(
+    { memory }: Workspace,
+    moe: PackedMoe,
+    experts: readonly number[],
+    { signal }: Ending,
+  ): Promise<void> | undefined {
     const { firstKey, experts: places } = this.#layers.get(moe)!;
     const place = () => {
       for (const e of experts) places[e] = this.#store.slotOf(firstKey + e);
     };
     const keys = experts.map(e => firstKey + e);
-    const coming = this.#store.bring(keys, (slot, arrived) => this.#put(slot, arrived, memory), ending);
+    const coming = this.#store.bring(keys, (slot, arrived) => this.#put(slot, arrived, memory), signal);
     if (coming) return coming.then(place);
     place();
     return undefined;

@@ -1,9 +1,10 @@
 /** The reads of all streams of a model: one after another, each on a cache of its own. */
 import { unexpected } from '../check.js';
-import { type Abort, within } from '../model/source-types.js';
+import type { Abort } from '../model/source-types.js';
 import type { Config } from '../types.js';
 import type { Held } from '../wasm/held.js';
 import { cacheBytes } from './attention.js';
+import { Ending } from './ending.js';
 import type { Experts } from './experts.js';
 import { costsOf } from './facts.js';
 import { readSteps } from './forward.js';
@@ -85,7 +86,7 @@ export class Reader {
     cache.ptr ??= this.#slots.take(memory);
     const firstWithLogits = logits === 'all' ? 0 : Math.max(0, ids.length - 1);
     const pause = new ReadPause(this.#clock, signal, check);
-    const ending = within(signal);
+    const ending = new Ending(signal);
     const call = {
       ids,
       start,
@@ -93,12 +94,9 @@ export class Reader {
       config,
       firstWithLogits,
       experts: this.#experts,
-      ending: ending.own.signal,
+      ending,
     };
-    const result = await this.#held.runInTurns(readSteps(call), pause).finally(() => {
-      ending.own.abort();
-      ending.release();
-    });
+    const result = await this.#held.runInTurns(readSteps(call), pause).finally(() => ending.end());
     cache.numTokens += ids.length;
     const tokens = costsOf(packed, start, ids.length, result.routed, firstWithLogits);
     return { logits: result.logits, tokens, ms: pause.ms };

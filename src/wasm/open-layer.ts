@@ -21,7 +21,7 @@ export interface LayerResult {
 /** The reference's decisions on this routing; BASE's weights by the kernels' own sigmoid, since engines differ in theirs. */
 export function dispatch(space: Workspace, routing: Routing, inputs: RoutingInputs, config: Config): DispatchPlan {
   const plan = fastDispatch(routing, inputs, config);
-  const combineWeight = Float32Array.from(plan.combineWeight);
+  const combineWeight = new Float32Array(plan.combineWeight);
   if (routers[config.router].weight === 'sigmoid') {
     const sigmoids = sigmoidsOf(space, routing.logits);
     for (let e = 0; e < plan.selection.numExperts; e++) {
