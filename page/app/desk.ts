@@ -7,13 +7,14 @@ import type { Engine } from './engine.js';
 import type { FactsView } from './facts-view.js';
 import { FiguresView } from './figures-view.js';
 import { showLegend } from './legend-view.js';
-import type { Predicted, Threshold } from './messages.js';
+import type { Predicted } from './messages.js';
 import type { Notice } from './notice.js';
 import { stepsOf } from './scale.js';
 import { numColumns, Tally } from './tally.js';
 import type { TextView } from './text-view.js';
+import { type Threshold, thresholdText } from './thresholds.js';
 import { UsageView } from './usage-view.js';
-import { counted, thresholdText } from './words.js';
+import { counted } from './words.js';
 
 export class Desk {
   readonly #engine: Engine;

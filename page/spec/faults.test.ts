@@ -13,7 +13,7 @@ async function untilError(page: Page, message: RegExp): Promise<void> {
 /** The model that was there is there. */
 async function stillWrites(page: Page): Promise<void> {
   await page.click('#write');
-  await page.locator('#figures-of', { hasText: /Over 22\d / }).waitFor();
+  await page.locator('#figures-of', { hasText: /of 22\d / }).waitFor();
 }
 
 const badFiles: Readonly<Record<string, readonly [Buffer, RegExp]>> = {

@@ -44,7 +44,7 @@ test('writing is stopped within a byte, what was written stays, and the next one
   assert.equal(await page.locator('.byte').count(), numBytes);
   await settings(page, { length: '5' });
   await page.click('#write');
-  await page.locator('#figures-of', { hasText: /Over 29 / }).waitFor();
+  await page.locator('#figures-of', { hasText: /of 29 / }).waitFor();
 });
 
 test('the slider ends the writing, and what was written is read by the new threshold', async t => {
@@ -61,12 +61,12 @@ test('what was written is there again after another text was read', async t => {
   const page = await visitLoaded(t);
   await settings(page, { length: '20' });
   await page.click('#write');
-  await page.locator('#figures-of', { hasText: /Over 44 / }).waitFor();
+  await page.locator('#figures-of', { hasText: /of 44 / }).waitFor();
   const written = await shownText(page);
   await page.check('[value="kjv"]');
   await page.locator('#figures-of', { hasText: '1,023' }).waitFor();
   await page.check('[value="written"]');
-  await page.locator('#figures-of', { hasText: /Over 44 / }).waitFor();
+  await page.locator('#figures-of', { hasText: /of 44 / }).waitFor();
   assert.equal(await shownText(page), written);
 });
 
@@ -77,7 +77,7 @@ test('the same seed writes the same text, and another one another', async t => {
     await settings(page, { length: '30', seed });
     await page.click('#write');
     await page.locator('#status', { hasText: 'Writing' }).waitFor();
-    await page.locator('#figures-of', { hasText: /Over 54 / }).waitFor();
+    await page.locator('#figures-of', { hasText: /of 54 / }).waitFor();
     await page.locator('#stop:disabled').waitFor();
     texts.push(await shownText(page));
   }
