@@ -24,7 +24,10 @@ const notice = new Notice();
 const facts = new FactsView();
 const loader = new Loader();
 const text = new TextView();
-const loads = new Turns(error => notice.error(error, () => load(wanted)));
+const loads = new Turns(error => {
+  notice.status(`${wanted.name} was not loaded.`);
+  notice.error(error, () => load(wanted));
+});
 const work = new Turns(error => {
   if (!(error instanceof ModelLostError)) notice.error(error); // which is told below
 });

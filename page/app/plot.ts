@@ -80,7 +80,7 @@ function axes(points: readonly CurvePoint[]): Axes {
   const logX = scale(Math.log(xTicks[0]), Math.log(xTicks.at(-1)!), PLOT.left, PLOT.right);
   const x = (share: number) => logX(Math.log(Math.max(share, xTicks[0])));
   const y = scale(yTicks[0], yTicks.at(-1)!, PLOT.bottom, PLOT.top);
-  const digits = yTicks[1] - yTicks[0] < 0.1 ? 2 : 1;
+  const digits = Math.max(1, Math.ceil(-Math.log10(yTicks[1] - yTicks[0]) - 1e-6));
   const line = (x1: number, y1: number, x2: number, y2: number, kind: string): Shape => ({
     tag: 'line',
     attributes: { x1, y1, x2, y2, class: kind },
@@ -116,7 +116,7 @@ function scale(from: number, to: number, first: number, last: number): (value: n
 function ticks(min: number, max: number): number[] {
   const rough = (max - min) / 5;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * ([1, 2, 2.5, 5, 10].find(factor => factor * power >= rough) ?? 10);
+  const step = power * ([1, 2, 5, 10].find(factor => factor * power >= rough) ?? 10);
   const first = Math.floor(min / step);
   const last = Math.ceil(max / step - 1e-9);
   return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
