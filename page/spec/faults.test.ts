@@ -36,6 +36,8 @@ for (const [what, [bytes, message]] of Object.entries(badFiles)) {
     await chooseFile(page, 'bad.safetensors', bytes);
     await untilError(page, message);
     assert.match(await textOf(page, '#facts'), /xmoe-gpt\.safetensors/);
+    assert.match(await textOf(page, '#error-meaning'), /^bad\.safetensors is no model/);
+    assert.equal(await textOf(page, '#status'), 'bad.safetensors was not loaded.');
     await page.click('#error-close');
     await stillWrites(page);
     await chooseFile(page, 'good.safetensors', modelBytes);
@@ -100,9 +102,12 @@ for (const [when, click] of [
     const worker = page.workers().find(isModel)!;
     await worker.evaluate(() => self.close()).catch(() => {}); // it does not live to answer
     await untilError(page, /^ModelLostError: The worker that computes was ended/);
+    const numBytes = await page.locator('.byte').count();
     assert.equal(await page.locator('#write').isDisabled(), true);
     await page.click('#error-retry');
     await page.locator('#write:enabled').waitFor();
+    await page.locator('#status', { hasText: 'predicted' }).waitFor();
+    if (click) assert.equal(await page.locator('.byte').count(), numBytes); // what was written is kept
     await stillWrites(page);
   });
 }
