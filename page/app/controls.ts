@@ -2,11 +2,8 @@
 import type { ExpertFormat } from 'xmoe/wasm';
 import { byId, create } from './dom.js';
 import type { LoadOptions } from './loader.js';
-import type { Threshold, WriteAsk } from './messages.js';
-import { thresholdText } from './words.js';
-
-/** The positions of the slider: τ from 0.05 to 1 in steps of 0.05, then every expert. */
-export const thresholds: readonly Threshold[] = [...Array.from({ length: 20 }, (_, i) => (i + 1) / 20), 'dense'];
+import type { WriteAsk } from './messages.js';
+import { type Threshold, thresholds, thresholdText } from './thresholds.js';
 
 export type TextChoice = 'written' | 'sotu' | 'moby' | 'kjv';
 

@@ -1,8 +1,7 @@
 /** How well a text is predicted, and at what cost, at every threshold of the slider. */
 import type { Evaluation } from 'xmoe/model';
-import { thresholds } from './controls.js';
 import type { Engine } from './engine.js';
-import type { Threshold } from './messages.js';
+import { type Threshold, thresholds } from './thresholds.js';
 import { whenVisible } from './visible.js';
 
 export interface CurvePoint {

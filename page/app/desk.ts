@@ -1,4 +1,5 @@
 /** What is done with a model: a text is read or written, byte by byte, and measured. */
+import { Batches } from './batches.js';
 import type { Controls } from './controls.js';
 import { Curve } from './curve.js';
 import { CurveView } from './curve-view.js';
@@ -7,13 +8,14 @@ import type { Engine } from './engine.js';
 import type { FactsView } from './facts-view.js';
 import { FiguresView } from './figures-view.js';
 import { showLegend } from './legend-view.js';
-import type { Predicted, Threshold } from './messages.js';
+import type { Predicted } from './messages.js';
 import type { Notice } from './notice.js';
 import { stepsOf } from './scale.js';
 import { numColumns, Tally } from './tally.js';
 import type { TextView } from './text-view.js';
+import { type Threshold, thresholdText } from './thresholds.js';
 import { UsageView } from './usage-view.js';
-import { counted, thresholdText } from './words.js';
+import { counted } from './words.js';
 
 export class Desk {
   readonly #engine: Engine;
@@ -77,37 +79,38 @@ export class Desk {
     const ask = { prompt, threshold: this.#threshold, ...this.#controls.writing };
     const start = performance.now();
     let numWritten = 0;
-    const onPart = (predicted: Predicted) => {
-      this.#text.append([predicted.byte], predicted);
-      this.#count([predicted]);
-      this.#facts.showSpeed(++numWritten, performance.now() - start, 'writing');
-    };
+    const batches = new Batches<Predicted>(batch => {
+      this.#text.write(batch);
+      this.#count(batch);
+      numWritten += batch.length;
+      this.#facts.showSpeed('writing', numWritten, performance.now() - start);
+    });
+    const onPart = (predicted: Predicted) => batches.push(predicted);
     try {
       await this.#engine.ask('write', ask, { signal: AbortSignal.any([stop, signal]), onPart });
     } catch (error) {
       if (!stop.aborted || signal.aborted) throw error;
+    } finally {
+      batches.flush();
     }
-    this.#notice.status(`Wrote ${counted(numWritten, 'byte')}${stop.aborted ? ', then was stopped' : ''}.`);
-    await this.measure(signal);
+    await this.measure(signal, `Wrote ${counted(numWritten, 'byte')}${stop.aborted ? ', then was stopped' : ''}. `);
   }
 
-  /** Predicts every byte that is shown, by the threshold that is chosen; and then by the others, for the curve. */
-  async measure(signal: AbortSignal): Promise<void> {
+  /**
+   * Predicts every byte that is shown, by the threshold that is chosen; and then by the others, for the curve.
+   * @param done what is said before the figures
+   */
+  async measure(signal: AbortSignal, done = ''): Promise<void> {
     const start = performance.now();
     await this.#predict(signal);
     const { numPredicted, bitsPerByte } = this.#tally;
     if (numPredicted === 0) return;
-    this.#facts.showSpeed(numPredicted, performance.now() - start, 'reading');
+    this.#facts.showSpeed('reading', numPredicted, performance.now() - start);
     const figures = `${counted(numPredicted, 'byte')} predicted with ${bitsPerByte.toFixed(3)} bits per byte`;
-    this.#notice.status(`${figures}, ${thresholdText(this.#threshold)}.`);
-    this.#curve ??= new Curve(this.#engine, this.bytes);
+    this.#notice.status(`${done}${figures}, ${thresholdText(this.#threshold)}.`);
+    this.#curve ??= new Curve(this.#engine, this.#text.raw);
     this.#showCurve();
     await this.#curve.fill(this.#threshold, signal, () => this.#showCurve());
-  }
-
-  /** The shown text. */
-  get bytes(): Uint8Array {
-    return Uint8Array.from(this.#text.bytes, ({ byte }) => byte);
   }
 
   async #predict(signal: AbortSignal): Promise<void> {
@@ -119,7 +122,7 @@ export class Desk {
       for (const predicted of window) this.#text.set(next++, predicted);
       this.#count(window);
     };
-    await this.#engine.ask('read', { text: this.bytes, threshold: this.#threshold }, { signal, onPart });
+    await this.#engine.ask('read', { text: this.#text.raw, threshold: this.#threshold }, { signal, onPart });
   }
 
   #show(bytes: Uint8Array): void {

@@ -2,8 +2,8 @@
 import type { ModelConfig } from 'xmoe/model';
 import type { RoutedToken } from 'xmoe/runtime';
 import { byId, create } from './dom.js';
-import type { Threshold } from './messages.js';
 import type { ShownByte } from './text-view.js';
+import type { Threshold } from './thresholds.js';
 import { counted } from './words.js';
 
 const NUM_BEFORE = 12;

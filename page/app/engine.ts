@@ -29,10 +29,8 @@ interface Pending {
 /** A worker hears of an abort within a token. One that has not ended its job so long after is ended itself. */
 const ABORT_MS = 5000;
 
-let numWorkers = 0;
-
 export class Engine {
-  readonly #name = `xmoe-${performance.timeOrigin}-${++numWorkers}`;
+  readonly #name = `xmoe-${performance.timeOrigin}-${Math.random()}`;
   readonly #worker = new Worker(new URL('./worker.js', import.meta.url), { type: 'module', name: this.#name });
   readonly #pending = new Map<number, Pending>();
   /** Ends the wait for the worker's end. */

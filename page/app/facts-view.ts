@@ -7,6 +7,7 @@ import { bytesText, counted } from './words.js';
 export class FactsView {
   readonly #list = byId('facts');
   readonly #speed = create('dd', {}, '–');
+  readonly #speeds = new Map<string, number>();
   readonly #memory = create('dd');
 
   show(name: string, { config, info }: Opened): void {
@@ -43,12 +44,9 @@ export class FactsView {
     this.#memory.textContent = `${bytesText(memoryBytes)}, of which weights ${bytesText(weightBytes)}`;
   }
 
-  /** Bytes per second, and at what. */
-  showSpeed(numBytes: number, ms: number, doing: string): void {
-    this.#speed.textContent = `${counted(Math.round((1000 * numBytes) / ms), 'byte')} per second, ${doing}`;
-  }
-
-  clear(): void {
-    this.#list.replaceChildren();
+  showSpeed(doing: 'reading' | 'writing', numBytes: number, ms: number): void {
+    this.#speeds.set(doing, Math.round((1000 * numBytes) / ms));
+    const each = [...this.#speeds].map(([what, speed]) => `${what} ${counted(speed, 'byte')} per second`);
+    this.#speed.textContent = each.join(', ');
   }
 }

@@ -14,6 +14,6 @@ export class FiguresView {
     this.#bits.textContent = has ? tally.bitsPerByte.toFixed(3) : '–';
     this.#flops.textContent = has ? percent(tally.flopsShare) : '–';
     this.#experts.textContent = has ? tally.expertsPerByte.map(mean => mean.toFixed(1)).join(' + ') : '–';
-    this.#of.textContent = has ? `Over ${counted(tally.numPredicted, 'predicted byte')}.` : '';
+    this.#of.textContent = has ? `of ${counted(tally.numPredicted, 'predicted byte')}` : '';
   }
 }

@@ -24,12 +24,19 @@ const notice = new Notice();
 const facts = new FactsView();
 const loader = new Loader();
 const text = new TextView();
-const loads = new Turns(error => notice.error(error, () => load(wanted)));
+const loads = new Turns(error => {
+  const refused = wanted;
+  wanted = loaded ?? wanted;
+  notice.status(`${refused.name} was not loaded.`);
+  notice.error(refusal(refused, error), error, () => load(refused));
+});
 const work = new Turns(error => {
-  if (!(error instanceof ModelLostError)) notice.error(error); // which is told below
+  if (!(error instanceof ModelLostError)) notice.error('That did not work.', error); // a lost one is told below
 });
 
+/** The last one that was asked for, and the one that is there. */
 let wanted = shipped;
+let loaded: ModelFile | undefined;
 let engine: Engine | undefined;
 let desk: Desk | undefined;
 let written: Uint8Array | undefined;
@@ -48,12 +55,20 @@ function load(file: ModelFile): void {
   });
 }
 
+function refusal({ name }: ModelFile, error: unknown): string {
+  const kind = error instanceof Error ? error.name : '';
+  if (kind === 'SafetensorsError') return `${name} is no model file, or not all of one.`;
+  if (kind === 'SourceError' || kind === 'ModelLostError') return `${name} could not be loaded.`;
+  return `${name} is no model that this page can run.`;
+}
+
 function use(opened: Engine, file: ModelFile): void {
   engine = opened;
+  loaded = file;
   engine.onLost = error => {
     engine = desk = undefined;
     controls.hasModel = false;
-    notice.error(error, () => load(file));
+    notice.error('The model is gone.', error, () => load(file));
   };
   facts.show(file.name, opened.opened);
   desk = new Desk(opened, text, controls, notice, facts);
@@ -81,7 +96,7 @@ function write(): void {
       await desk?.write(controls.promptBytes, stopWriting.signal, signal);
     } finally {
       controls.isWriting = false;
-      written = desk?.bytes;
+      written = text.raw;
     }
   });
 }

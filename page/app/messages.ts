@@ -2,8 +2,7 @@
 import type { Evaluation, ModelConfig } from 'xmoe/model';
 import type { RuntimeUsage, TokenCost } from 'xmoe/runtime';
 import type { ExpertFormat, WasmInfo } from 'xmoe/wasm';
-
-export type Threshold = number | 'dense';
+import type { Threshold } from './thresholds.js';
 
 /** A byte of a text, and what it took to predict it: reading the byte before it. */
 export interface Predicted extends TokenCost {

@@ -1,16 +1,6 @@
 /** What happens, and what went wrong. */
 import { byId } from './dom.js';
 
-/** What an error means to who sees it, by its name. */
-const MEANINGS: Readonly<Record<string, string>> = {
-  SafetensorsError: 'That is no model file, or not all of one.',
-  SourceError: 'The bytes could not be had.',
-  ModelLostError: 'The model is gone.',
-  WorkerError: 'A thread of the model failed.',
-  TypeError: 'That is no model this page can run.',
-  RangeError: 'That is no model this page can run.',
-};
-
 export class Notice {
   readonly #status = byId('status');
   readonly #box = byId('error');
@@ -28,10 +18,13 @@ export class Notice {
     this.#status.textContent = text;
   }
 
-  /** @param retry what is done when it is tried again */
-  error(error: unknown, retry?: () => void): void {
+  /**
+   * @param meaning what it means to who sees it
+   * @param retry what is done when it is tried again
+   */
+  error(meaning: string, error: unknown, retry?: () => void): void {
     const { name, message } = error instanceof Error ? error : new Error(String(error));
-    this.#meaning.textContent = MEANINGS[name] ?? 'That did not work.';
+    this.#meaning.textContent = meaning;
     this.#message.textContent = `${name}: ${message}`;
     this.#retry.hidden = retry === undefined;
     this.#retry.onclick = () => {

@@ -12,6 +12,9 @@ export interface ShownByte {
   readonly predicted: Predicted | undefined;
 }
 
+/** Pixels from the end of the text within which it counts as seen. */
+const NEAR_END = 32;
+
 export class TextView {
   readonly #list = byId('bytes');
   #bytes: ShownByte[] = [];
@@ -34,6 +37,10 @@ export class TextView {
     return this.#bytes;
   }
 
+  get raw(): Uint8Array {
+    return Uint8Array.from(this.#bytes, ({ byte }) => byte);
+  }
+
   /** How bytes are coloured from now on, and those that are there already. */
   colourBy(steps: readonly Step[], countOf: (predicted: Predicted) => number): void {
     this.#steps = steps;
@@ -51,8 +58,20 @@ export class TextView {
     this.onPoint(undefined);
   }
 
-  append(bytes: Iterable<number>, predicted?: Predicted): void {
-    const added = Array.from(bytes, byte => {
+  /** Bytes that are to be predicted. */
+  append(bytes: Uint8Array): void {
+    this.#add(Array.from(bytes, byte => ({ byte, predicted: undefined })));
+  }
+
+  /** Bytes that were written. Who sees the end of the text follows it. */
+  write(written: readonly Predicted[]): void {
+    const isAtEnd = this.#list.scrollTop + this.#list.clientHeight > this.#list.scrollHeight - NEAR_END;
+    this.#add(written.map(predicted => ({ byte: predicted.byte, predicted })));
+    if (isAtEnd) this.#list.scrollTop = this.#list.scrollHeight;
+  }
+
+  #add(bytes: readonly Omit<ShownByte, 'glyph'>[]): void {
+    const added = bytes.map(({ byte, predicted }) => {
       const glyph = this.#glyphs.push(byte);
       this.#bytes.push({ byte, glyph, predicted });
       const index = this.#bytes.length - 1;

@@ -1,9 +1,4 @@
-/** Figures and thresholds in words. */
-import type { Threshold } from './messages.js';
-
-export function thresholdText(threshold: Threshold): string {
-  return threshold === 'dense' ? 'all experts' : `τ = ${threshold.toFixed(2)}`;
-}
+/** Figures in words. */
 
 export function counted(count: number, one: string, many = `${one}s`): string {
   return `${count.toLocaleString('en')} ${count === 1 ? one : many}`;

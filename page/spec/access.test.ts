@@ -103,7 +103,7 @@ test('the whole page is used from the keyboard', async t => {
   await page.keyboard.type('And the king');
   await tabTo('write');
   await press('Enter');
-  await page.locator('#figures-of', { hasText: 'Over 211 ' }).waitFor();
+  await page.locator('#figures-of', { hasText: 'of 211 ' }).waitFor();
   await tabTo('threshold');
   await press('ArrowLeft');
   await page.locator('#status', { hasText: 'τ = 0.85' }).waitFor();

@@ -13,7 +13,7 @@ async function untilError(page: Page, message: RegExp): Promise<void> {
 /** The model that was there is there. */
 async function stillWrites(page: Page): Promise<void> {
   await page.click('#write');
-  await page.locator('#figures-of', { hasText: /Over 22\d / }).waitFor();
+  await page.locator('#figures-of', { hasText: /of 22\d / }).waitFor();
 }
 
 const badFiles: Readonly<Record<string, readonly [Buffer, RegExp]>> = {
@@ -36,6 +36,8 @@ for (const [what, [bytes, message]] of Object.entries(badFiles)) {
     await chooseFile(page, 'bad.safetensors', bytes);
     await untilError(page, message);
     assert.match(await textOf(page, '#facts'), /xmoe-gpt\.safetensors/);
+    assert.match(await textOf(page, '#error-meaning'), /^bad\.safetensors is no model/);
+    assert.equal(await textOf(page, '#status'), 'bad.safetensors was not loaded.');
     await page.click('#error-close');
     await stillWrites(page);
     await chooseFile(page, 'good.safetensors', modelBytes);
@@ -100,9 +102,12 @@ for (const [when, click] of [
     const worker = page.workers().find(isModel)!;
     await worker.evaluate(() => self.close()).catch(() => {}); // it does not live to answer
     await untilError(page, /^ModelLostError: The worker that computes was ended/);
+    const numBytes = await page.locator('.byte').count();
     assert.equal(await page.locator('#write').isDisabled(), true);
     await page.click('#error-retry');
     await page.locator('#write:enabled').waitFor();
+    await page.locator('#status', { hasText: 'predicted' }).waitFor();
+    if (click) assert.equal(await page.locator('.byte').count(), numBytes); // what was written is kept
     await stillWrites(page);
   });
 }

@@ -102,6 +102,14 @@ test('a model file is chosen in the dialog, and another one dropped', async t =>
   assert.equal(await page.locator('body.dropping').count(), 0);
 });
 
+test('weights are held in another format on request', async t => {
+  const page = await visitLoaded(t);
+  await page.selectOption('[name="weights"]', 'int8');
+  await page.locator('#facts .target', { hasText: 'weights int8' }).waitFor();
+  await untilRead(page);
+  await page.locator('#figures-of', { hasText: '1,023' }).waitFor();
+});
+
 for (const isolation of [true, false]) {
   test(`the page is ${isolation ? '' : 'not '}cross-origin isolated, and says what that means for threads`, async t => {
     const page = await visitLoaded(t, { isolation });
