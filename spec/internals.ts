@@ -13,3 +13,5 @@ export const { fused } = await inside<typeof import('../src/wasm/layer.js')>('la
 export const { runAlone } = await inside<typeof import('../src/wasm/pool.js')>('pool');
 export const { workspaceOver } = await inside<typeof import('../src/wasm/workspace.js')>('workspace');
 export const { runExperts } = await inside<typeof import('../src/wasm/traced.js')>('traced');
+export const { attendScratchBytes, headCacheBytes, keysBytes, valuesBytes } =
+  await inside<typeof import('../src/wasm/attention.js')>('attention');

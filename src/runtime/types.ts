@@ -114,7 +114,7 @@ export interface RoutedToken {
   readonly margin: number;
 }
 
-export interface GenerateOptions extends SampleOptions, ReadOptions {
+export interface GenerateOptions extends SampleOptions, Omit<ReadOptions, 'logits'> {
   /** Write so many bytes. */
   readonly maxTokens: number;
   /** Same seed, same text. From 0 to 2^32 − 1, default 0. */

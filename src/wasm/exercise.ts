@@ -1,15 +1,14 @@
 /** Small layers that put every kernel to use: to compare two ways of running them bit by bit, and to make them hot. */
 import type { ActivationName, Config, Floats, Matrix, RoutingInputs, Weights } from '../types.js';
 import type { ExpertFormat } from './formats.js';
-import type { Computation } from './held-layer.js';
 import type { KernelModule } from './kernels.js';
 import { fused } from './layer.js';
 import { Memory } from './memory.js';
-import { dispatch, type OpenLayer } from './open-layer.js';
+import { dispatch, type LayerComputation, type OpenLayer } from './open-layer.js';
 import { packWeights } from './packed-weights.js';
 import { runAlone } from './pool.js';
 import { combine, route, runExperts } from './traced.js';
-import { begin, workspaceOver } from './workspace.js';
+import { workspaceOver } from './workspace.js';
 
 interface Exercise {
   readonly layer: OpenLayer;
@@ -63,9 +62,9 @@ export function workload(module: KernelModule, experts: ExpertFormat): () => voi
 
 function stagesOf(exercise: Exercise): Floats[] {
   const { layer, x, config, inputs } = exercise;
-  const run = <Result>(stage: Computation<Result>) => runAlone({ space: layer, loops: stage(layer, 1) });
+  const run = <Result>(stage: LayerComputation<Result>) => runAlone({ space: layer, loops: stage(layer, 1) });
   const routing = run(route(x));
-  begin(layer);
+  layer.memory.begin();
   const plan = dispatch(layer, routing, inputs, config);
   const { hidden, out } = run(runExperts(x, plan, config));
   const y = combine(layer, out, plan);
@@ -117,8 +116,8 @@ function openExercise(
     down: perExpert(dModel, dFf),
     downBias: matrix(numExperts, dModel),
   };
-  const packed = packWeights(weights, module, numBytes => new Memory(numBytes, module.isShared), experts);
-  return { layer: { ...workspaceOver(module, packed.memory), packed }, x: matrix(numTokens, dModel), config };
+  const { memory, packed } = packWeights(weights, module, numBytes => new Memory(numBytes, module.isShared), experts);
+  return { layer: { ...workspaceOver(module, memory), packed }, x: matrix(numTokens, dModel), config };
 }
 
 /** Numbers from -1 to 1, the same each time: xorshift32 (Marsaglia, Xorshift RNGs, 2003). */

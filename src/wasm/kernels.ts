@@ -56,6 +56,12 @@ export interface Kernels extends Readonly<Record<ProductName, Product>> {
   route_f32(xPtr: number, panelsPtr: number, logitsPtr: number, scratchPtr: number, numTokens: number, k: number, numExperts: number, tileTokens: number): void;
   softmax_f32(logitsPtr: number, probsPtr: number, numTokens: number, numExperts: number): void;
   sigmoid_f32(logitsPtr: number, outPtr: number, n: number): void;
+  // biome-ignore format: a line a kernel
+  add_norm_f32(xPtr: number, xStride: number, addPtr: number, addStride: number, normPtr: number, outPtr: number, outStride: number, numRows: number, d: number): void;
+  // biome-ignore format: a line a kernel
+  store_heads_f32(kPtr: number, vPtr: number, stride: number, keysPtr: number, valuesPtr: number, contextLength: number, start: number, numRows: number, headWidth: number, firstHead: number, lastHead: number): void;
+  // biome-ignore format: a line a kernel
+  attend_f32(qPtr: number, qStride: number, keysPtr: number, valuesPtr: number, contextLength: number, outPtr: number, outStride: number, start: number, numRows: number, headWidth: number, firstHead: number, lastHead: number, scratchPtr: number): void;
 }
 
 /** The compiled kernels of one target; each layer instantiates them over its own memory. */

@@ -14,6 +14,38 @@ export type Task = readonly Call[];
 /** Tasks that may run at once, or in any order: none reads or writes what another writes. */
 export type Loop = readonly Task[];
 
+/** Multiply-adds that are done sooner than another thread is there to help. */
+export const FEW = 2 ** 20;
+
+/** Tasks to share, or one of them all where there is too little to do. */
+export function split(tasks: readonly Task[], multiplyAdds: number): Loop {
+  return tasks.length > 1 && multiplyAdds < FEW ? [tasks.flat()] : tasks;
+}
+
+/** Loops one after another, in as few as can be: neighbours of one task each become one, and on one thread all do. */
+export function inSequence(loops: readonly Loop[], numThreads: number): Loop[] {
+  if (numThreads === 1) return [[loops.flat(2)]];
+  const joined: Loop[] = [];
+  let isOpen = false; // whether the last one is of one task
+  for (const loop of loops) {
+    if (loop.length === 0) continue;
+    if (loop.length === 1 && isOpen) joined.push([[...joined.pop()![0], ...loop[0]]]);
+    else joined.push(loop);
+    isOpen = loop.length === 1;
+  }
+  return joined;
+}
+
+/** 0 … n in pieces of `size`, the last one smaller: where each begins, and how many it has. */
+export function cut(n: number, size: number): [number, number][] {
+  return Array.from({ length: Math.ceil(n / size) }, (_, i) => [i * size, Math.min(size, n - i * size)]);
+}
+
+/** All of a loop, task after task, on the calling thread. */
+export function performAlone(kernels: Kernels, loop: Loop): void {
+  for (const task of loop) for (const call of task) perform(kernels, call);
+}
+
 export function perform(kernels: Kernels, [name, ...args]: Call): void {
   (kernels[name] as (...args: number[]) => void)(...args);
 }
