@@ -1,4 +1,4 @@
-import { expRaised } from './exp';
+import { constantOf, Exp, expOf } from './exp';
 import { highHalf, madd, sumOfPair } from './vector';
 
 /**
@@ -16,7 +16,7 @@ import { highHalf, madd, sumOfPair } from './vector';
 /** Rows that share the loads of keys and values. */
 const TILE: i32 = 4;
 
-/** Keys and values of numRows rows into the cache, at the positions from `start` on; row i at kPtr + 4 i stride. */
+/** Keys and values of numRows rows into the cache, at the positions from `start` on; row i at kPtr + 4 i stride, and at vPtr. */
 export function store_heads_f32(
   kPtr: usize, vPtr: usize, stride: i32, keysPtr: usize, valuesPtr: usize, contextLength: i32, start: i32,
   numRows: i32, headWidth: i32, firstHead: i32, lastHead: i32,
@@ -42,16 +42,18 @@ export function store_heads_f32(
 }
 
 /**
- * out = Σ_j p[j] values[j], p = softmax over j of ⟨q, keys[j]⟩ / √headWidth: row i sees the positions 0 … start + i.
+ * out = Σ_j p[j] values[j], p = softmax over j of ⟨q, keys[j]⟩ / √headWidth: row i sees the positions 0 … start + i, which
+ * are in the cache.
  *
  * scratchPtr: room for TILE rows of P floats.
  *
  * Order   a product ⟨q, key⟩ is one chain from 0 in order of columns, a sum of values one chain from 0 in order of
- *         positions. The exponentials' sum is of float64: eight partial sums from 0, the q-th over j = q, q + 8, …, then in
- *         pairs, and pairs of pairs. So a row's bits do not depend on the rows or heads beside it
+ *         positions. The exponentials are added in float32 first, each of an eight's first four positions with the one
+ *         four on, and then in float64: four partial sums from 0, by position mod 4; (s0 + s1) + (s2 + s3). So a row's
+ *         bits do not depend on the rows or heads beside it
  * Maths   p = e^((score - largest) / √headWidth) · (1 / sum), with 1 / √headWidth and 1 / sum rounded to float32
- * Error   of the exponent, of p and of the sums: spec/model-bounds.ts adds it up. A NaN, or an infinity that is the
- *         largest product, makes its row NaN on that head
+ * Error   7.2 · 2^-24 p + 2^-148 for p, of the products as they were rounded; spec/model-bounds.ts adds up all of it.
+ *         A NaN, or an infinity that is the largest product, makes its row NaN on that head
  */
 export function attend_f32(
   qPtr: usize, qStride: i32, keysPtr: usize, valuesPtr: usize, contextLength: i32, outPtr: usize, outStride: i32,
@@ -131,7 +133,12 @@ function scoresOfFour(
   }
 }
 
-/** The same of one row, which leaves registers for four groups at once: more chains, and more streams of keys. */
+/**
+ * The same of one row, which leaves registers for four groups at once: more chains, and more streams of keys.
+ *
+ * The break is never taken, but no compiler knows: V8 before Node 24 loads all that a block needs at its start, and so much
+ * at once does not fit. `sumsOfOne` has one as well.
+ */
 function scoresOfOne(q: usize, keys: usize, numGroups: i32, width: i32, scores: usize): void {
   const keysStep = <usize>width << 5, zero = f32x4.splat(0);
   for (; numGroups >= 4; numGroups -= 4, scores += 128) {
@@ -142,6 +149,7 @@ function scoresOfOne(q: usize, keys: usize, numGroups: i32, width: i32, scores: 
       const x = v128.load32_splat(at); at += 4;
       c00 = madd(x, v128.load(k0), c00); c01 = madd(x, v128.load(k0, 16), c01); k0 += 32;
       c10 = madd(x, v128.load(k1), c10); c11 = madd(x, v128.load(k1, 16), c11); k1 += 32;
+      if (!k0) break;
       c20 = madd(x, v128.load(k2), c20); c21 = madd(x, v128.load(k2, 16), c21); k2 += 32;
       c30 = madd(x, v128.load(k3), c30); c31 = madd(x, v128.load(k3, 16), c31); k3 += 32;
     } while (k0 < keys);
@@ -183,32 +191,30 @@ function softmax(scores: usize, visible: i32, scale: f32): void {
   max0 = f32x4.pmax(max0, highHalf(max0));
   const largest = f32x4.splat(max(f32x4.extract_lane(max0, 0), f32x4.extract_lane(max0, 1)));
 
-  const scales = f32x4.splat(scale);
-  let s0 = f64x2.splat(0), s1 = s0, s2 = s0, s3 = s0;
+  const scales = f32x4.splat(scale), unknown = visible >> 31, limit = constantOf(-104, unknown);
+  const perLn2 = constantOf(Exp.PER_LN2, unknown), units = constantOf(Exp.UNITS, unknown);
+  const ln2High = constantOf(Exp.LN2_HIGH, unknown), ln2Low = constantOf(Exp.LN2_LOW, unknown);
+  const q4 = constantOf(Exp.Q4, unknown), q3 = constantOf(Exp.Q3, unknown), q2 = constantOf(Exp.Q2, unknown);
+  const q1 = constantOf(Exp.Q1, unknown), q0 = constantOf(Exp.Q0, unknown);
+  let s0 = f64x2.splat(0), s1 = s0;
   for (let at = scores; at < end; at += 32) {
-    const e0 = expOfDifference(v128.load(at), largest, scales), e1 = expOfDifference(v128.load(at, 16), largest, scales);
+    const d0 = f32x4.pmax(f32x4.mul(f32x4.sub(v128.load(at), largest), scales), limit);
+    const d1 = f32x4.pmax(f32x4.mul(f32x4.sub(v128.load(at, 16), largest), scales), limit);
+    const e0 = expOf(d0, perLn2, units, ln2High, ln2Low, q4, q3, q2, q1, q0);
+    const e1 = expOf(d1, perLn2, units, ln2High, ln2Low, q4, q3, q2, q1, q0);
     v128.store(at, e1, 16);
     v128.store(at, e0);
-    s0 = f64x2.add(s0, f64x2.promote_low_f32x4(e0));
-    s1 = f64x2.add(s1, f64x2.promote_low_f32x4(highHalf(e0)));
-    s2 = f64x2.add(s2, f64x2.promote_low_f32x4(e1));
-    s3 = f64x2.add(s3, f64x2.promote_low_f32x4(highHalf(e1)));
+    const e = f32x4.add(e0, e1);
+    s0 = f64x2.add(s0, f64x2.promote_low_f32x4(e));
+    s1 = f64x2.add(s1, f64x2.promote_low_f32x4(highHalf(e)));
   }
-  const perSum = f32x4.splat(<f32>(1 / ((sumOfPair(s0) + sumOfPair(s1)) + (sumOfPair(s2) + sumOfPair(s3)))));
+  const perSum = f32x4.splat(<f32>(1 / (sumOfPair(s0) + sumOfPair(s1))));
 
   for (let at = scores; at < end; at += 32) {
     const p0 = f32x4.mul(v128.load(at), perSum), p1 = f32x4.mul(v128.load(at, 16), perSum);
     v128.store(at, p1, 16);
     v128.store(at, p0);
   }
-}
-
-/** 2^64 e^((score - largest) scale) */
-// @ts-ignore: decorator
-@inline
-function expOfDifference(score: v128, largest: v128, scale: v128): v128 {
-  const d = f32x4.mul(f32x4.sub(score, largest), scale);
-  return expRaised(f32x4.pmax(d, f32x4.splat(-104)), f32x4.splat(0));
 }
 
 /** Σ p v of four rows, of which the first sees `visible` positions, and each of the next one more. */
@@ -264,6 +270,7 @@ function sumsOfOne(probs: usize, visible: i32, values: usize, contextLength: i32
       const p = v128.load32_splat(at); at += 4;
       c00 = madd(p, v128.load(v0), c00); c01 = madd(p, v128.load(v0, 16), c01); v0 += 32;
       c10 = madd(p, v128.load(v1), c10); c11 = madd(p, v128.load(v1, 16), c11); v1 += 32;
+      if (!v0) break;
       c20 = madd(p, v128.load(v2), c20); c21 = madd(p, v128.load(v2, 16), c21); v2 += 32;
       c30 = madd(p, v128.load(v3), c30); c31 = madd(p, v128.load(v3, 16), c31); v3 += 32;
     } while (at < probsEnd);

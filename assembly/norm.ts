@@ -5,12 +5,11 @@ import { highHalf, madd, sumOfPair } from './vector';
  *
  * Maths   out = (x - mean) / √(variance + eps) · weight + bias; the variance is the population's
  * Shapes  numRows rows of d floats, d >= 1, at strides in floats; norm: d weights, d biases, eps
- * Units   byte addresses, any multiple of 4; addPtr 0: nothing is added. out may be x or add
+ * Units   byte addresses, any multiple of 4; addPtr 0: nothing is added. out may be x
  * Order   sums are of float64: eight partial sums from 0, the q-th over c = q, q + 8, …, then in pairs, and pairs of pairs;
- *         then what is left of a row past its eights, one after another. So are x - mean and its product with
- *         1 / √(variance + eps), which is rounded to float32 before weight and bias
- * Error   of the x that is written: |out - exact| <= 2^-24 (2.01 |normalised weight| + |out|) + 2^-148, but for the sums'
- *         rounding: 2^-52 (d + 4) of the mean of |x|, and of 1 / √(variance + eps) as far as they cancel
+ *         then what is left of a row past its eights, one after another. (x - mean) / √(variance + eps) is of float64 too, and
+ *         rounded to float32 before it meets weight and bias
+ * Error   about 2^-24 (2 |out - bias| + |out|), of the x that is written; spec/model-bounds.ts has the rest
  */
 export function add_norm_f32(
   xPtr: usize, xStride: i32, addPtr: usize, addStride: i32, normPtr: usize, outPtr: usize, outStride: i32,

@@ -9,6 +9,7 @@ import {
   type ArithmeticName,
   approximately,
   arithmeticNamed,
+  errorBounds,
   formats,
   type libraries,
 } from 'xmoe/oracle';
@@ -358,4 +359,34 @@ test('sigmoid and softmax of the reference are what they are judged by', () => {
   const approximate = approximately(arithmeticNamed('f32'));
   assert.deepEqual(approximate.softmax(z).value, softmax(z));
   assert.deepEqual(Array.from(approximate.sigmoid(z).value.data), Array.from(z.data, sigmoid));
+});
+
+test('the gradient of x may be one running sum over both projections, each rounding of it to the same side', () => {
+  const dFf = 600;
+  const stacked = (rows: number, cols: number, values: (i: number) => number): Matrix =>
+    matrixOf(rows, cols, (i, j) => values(i * cols + j));
+  const { apply, derivative } = activations.swiglu;
+  const step = 0.52 * 2 ** -23; // above half an ulp of 1: each sum is rounded up
+  const up = stacked(dFf, 1, () => step / apply(4));
+  const gate = stacked(dFf, 1, f => (f === 0 ? 1 + 2 ** -20 : step) / derivative(4));
+  const call = {
+    config: { numExperts: 1, router: 'hash', capacityFactor: null, activation: 'swiglu' } as const,
+    weights: {
+      router: stacked(0, 1, () => 0),
+      up: [up],
+      upBias: stacked(1, dFf, () => 1),
+      gate: [gate],
+      gateBias: stacked(1, dFf, () => 4),
+      down: [stacked(1, dFf, () => 1)],
+    },
+    x: stacked(1, 1, () => 0),
+    inputs: { hashTable: Int32Array.of(0), tokenIds: Int32Array.of(0) },
+    gradY: stacked(1, 1, () => 1),
+  };
+  const { value, error } = errorBounds(call, Uint8Array.of(1), arithmeticNamed('f32')).get('grad.x')!;
+  const products = [...gate.data].map(w => f32(w * derivative(4))).concat([...up.data].map(w => f32(w * apply(4))));
+  const running = sums.forwards(products, f32);
+  const difference = Math.abs(running - value.data[0]);
+  assert.ok(difference <= error[0], `${difference} of ${error[0]}`);
+  assert.ok(difference > 0.5 * error[0], 'and the bound is not far above that');
 });

@@ -193,9 +193,9 @@ test('layer runs with vectors of 256 bits, or says why it cannot', () => {
   }
 });
 
-test('eval with stored experts is near float32, and another format is bad usage', async () => {
-  const evaluate = (experts: string) =>
-    xmoe('eval', MODEL, TEXT, '--max-tokens', '128', '--json', '--backend', 'wasm', '--experts', experts);
+test('eval with stored weights is near float32, and another format is bad usage', async () => {
+  const evaluate = (weights: string) =>
+    xmoe('eval', MODEL, TEXT, '--max-tokens', '128', '--json', '--backend', 'wasm', '--weights', weights);
   const runs = await Promise.all(['f32', 'f16', 'bf16', 'int8'].map(evaluate));
   const [exact, ...stored] = runs.map(({ stdout }) => JSON.parse(stdout).bitsPerByte);
   for (const bitsPerByte of stored) {
@@ -204,7 +204,7 @@ test('eval with stored experts is near float32, and another format is bad usage'
   const refused = await evaluate('int4');
   assert.deepEqual(
     [refused.status, refused.stderr],
-    [2, 'xmoe eval: "--experts" expected f32 | f16 | bf16 | int8, got "int4"\n'],
+    [2, 'xmoe eval: "--weights" expected f32 | f16 | bf16 | int8, got "int4"\n'],
   );
 });
 
@@ -212,6 +212,19 @@ test('generate on WebAssembly writes what the reference writes, and ends', () =>
   const write = (...args: string[]) =>
     xmoeAlone('generate', MODEL, '--prompt', 'And the ', '--max-tokens', '24', '--temperature', '0', ...args);
   assert.deepEqual(write('--backend', 'wasm', '--threads', '2'), write());
+  const sampled = ['--temperature', '1.3', '--top-k', '9', '--top-p', '0.9', '--seed', '4'];
+  assert.deepEqual(write('--backend', 'wasm', ...sampled), write(...sampled));
+});
+
+test('of the one most probable byte, generate writes what temperature 0 writes', async () => {
+  const write = (...args: string[]) =>
+    xmoe('generate', MODEL, '--prompt', 'And the ', '--max-tokens', '24', '--backend', 'wasm', ...args);
+  assert.deepEqual(await write('--top-k', '1'), await write('--temperature', '0'));
+});
+
+test('show on WebAssembly paints what the reference paints', async () => {
+  const show = (...args: string[]) => xmoe('show', MODEL, TEXT, '--max-tokens', '60', ...args);
+  assert.deepEqual(await show('--backend', 'wasm'), await show());
 });
 
 test('layer with nothing recorded agrees', async () => {
@@ -248,6 +261,17 @@ const badUsage: [string, string[], RegExp][] = [
     /"--threads" expected --backend wasm \| wasm-relaxed beside it, got reference/,
   ],
   [
+    'a format of what is not stored',
+    ['generate', MODEL, '--prompt', 'a', '--weights', 'f16'],
+    /"--weights" expected --backend wasm \| wasm-relaxed beside it, got reference/,
+  ],
+  [
+    'a missing model for WebAssembly',
+    ['eval', 'nowhere.safetensors', TEXT, '--backend', 'wasm'],
+    /^xmoe eval: "MODEL" expected a readable file, got ENOENT/,
+  ],
+  ['a truncated model for WebAssembly', ['eval', cut, TEXT, '--backend', 'wasm'], /^xmoe eval: tensor "model/],
+  [
     'no thread',
     ['layer', recording('silu'), '--backend', 'wasm', '--threads', '0'],
     /"--threads" expected an integer of at least 1, got "0"/,
@@ -280,6 +304,7 @@ const badUsage: [string, string[], RegExp][] = [
   ],
   ['no prompt', ['generate', MODEL], /"--prompt" expected text to continue, got nothing/],
   ['an empty prompt', ['generate', MODEL, '--prompt', ''], /"--prompt" expected text to continue, got an empty one/],
+  ['a top-k of none', ['generate', MODEL, '--prompt', 'a', '--top-k', '0'], /"--top-k" expected an integer/],
   ['a top-p above 1', ['generate', MODEL, '--prompt', 'a', '--top-p', '1.5'], /"--top-p" expected/],
 ];
 

@@ -361,7 +361,7 @@ test('E2 relu′(0) is 0 where the sum is exactly 0, and either where rounding m
       'grad.experts.up_proj_bias': floats([1, 1], 1),
     });
   };
-  assertBlamed(conform(withSlope1(call(2, -6)), call(2, -6), f32), 'grad.x');
+  assertBlamed(conform(withSlope1(call(2, -6)), call(2, -6), f32), 'grad.experts.up_proj');
   const tenth = Math.fround(0.1);
   assertConforms(conform(withSlope1(call(tenth, -Math.fround(3 * tenth))), call(tenth, -Math.fround(3 * tenth)), f32));
 });

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { Matrix } from 'xmoe';
+import { type Matrix, softmax } from 'xmoe';
 import { attend, layerNorm } from 'xmoe/model';
 import { assertSame, assertWithin } from './close.js';
 import { attendScratchBytes, headCacheBytes, keysBytes, valuesBytes } from './internals.js';
@@ -82,6 +82,9 @@ function reachPlaces({ rows, start, headWidth }: Attention, reach: (place: strin
   if (headWidth >= 32) reach('32 columns');
   if (headWidth % 2 === 1) reach('odd width');
 }
+
+/** Hashes of what target simd makes of the same numbers everywhere: attention of two head widths, and a norm. */
+const BITS_EVERYWHERE = [4253804259, 2817871291, 1148938174];
 
 /** [n, stride] -> the first `cols` columns from `first` on. */
 function cut(data: Float32Array, n: number, stride: number, first: number, cols: number): Float32Array {
@@ -168,6 +171,19 @@ function attention(kernels: Kernels, call: Attention) {
     },
   };
 }
+
+test('simd: norm and attention have the bits that they have on every machine', () => {
+  const kernels = loadKernels('simd', memory)!;
+  const drawn = { seed: 7, spread: 0 as const, gap: 1, last: 0, cuts: [0] };
+  const common = { ...drawn, rows: 22, start: 30, room: 3, gaps: { qkv: 0, out: 0 } };
+  const attended = [19, 40].map(headWidth => {
+    const { n, empty, store, attend } = attention(kernels, { ...common, headWidth, numHeads: 3 });
+    return hashOf(attend(30, 22, store(0, n, empty)));
+  });
+  const gaps = { x: 0, add: 0, out: 0 };
+  const normal = normed(kernels, { ...drawn, rows: 5, d: 301, gaps, centre: 1, eps: 1e-5, adds: true });
+  assert.deepEqual([...attended, hashOf(normal.run(0, 5, normal.before))], BITS_EVERYWHERE);
+});
 
 for (const target of targets) {
   const kernels = loadKernels(target, memory);
@@ -267,6 +283,85 @@ for (const target of targets) {
     places,
   );
 
+  test(`${target}: attend_f32 takes what is not finite to the rows that see it, on its head, and to no other`, () => {
+    const [rows, headWidth] = [11, 12];
+    const drawn = { seed: 3, spread: 0 as const, gap: 1, last: 1, cuts: [0] };
+    const call = { ...drawn, rows, headWidth, numHeads: 2, start: 0, room: 2, gaps: { qkv: 0, out: 0 } };
+    const { d, stride, at, empty, store, attend } = attention(kernels, call);
+    const before = attend(0, rows, store(0, rows, empty));
+    const [ofKeys, ofValues] = [d, 2 * d];
+    for (const part of [ofKeys, ofValues]) {
+      for (const value of [Number.NaN, Number.POSITIVE_INFINITY]) {
+        for (let hostile = 0; hostile < rows; hostile++) {
+          const column = at.qkv.floats.subarray(hostile * stride + part).subarray(0, headWidth);
+          const kept = column.slice();
+          column.fill(value);
+          const out = attend(0, rows, store(0, rows, empty));
+          column.set(kept);
+          out.forEach((actual, i) => {
+            const sees = Math.floor(i / d) >= hostile && i % d < headWidth;
+            const isRight = sees ? !Number.isFinite(actual) : Object.is(actual, before[i]);
+            assert.ok(
+              isRight,
+              `${value} in row ${hostile} of part ${part}: got ${actual} at ${i}, before it ${before[i]}`,
+            );
+          });
+        }
+      }
+    }
+  });
+
+  property(
+    `${target}: attend_f32 weighs the values with their softmax, within 7.2 roundings where products are exact`,
+    fc.record({
+      products: fc.array(fc.integer({ min: -(2 ** 16), max: 2 ** 16 }), { minLength: 16, maxLength: 16 }),
+      spread: fc.constantFrom(2 ** -17, 2 ** -14, 2 ** -11, 2 ** -10),
+    }),
+    ({ products, spread }, reach) => {
+      // One head of 16 columns, so that 1 / √16 is exact. In column 0: q = 4, and keys; value j is 1 in column j, else 0.
+      const [n, d] = [16, 16];
+      const at = lay({ q: d, keys: n * d, values: n * d, scratch: 4 * n, out: d }, 0, 0);
+      for (const { floats } of [at.q, at.keys, at.values]) floats.fill(0);
+      at.q.floats[0] = 4;
+      products.forEach((product, j) => {
+        at.keys.floats[Math.floor(j / 8) * 8 * d + (j % 8)] = product * spread;
+        at.values.floats[(Math.floor(j / 8) * n + j) * 8 + (j % 8)] = 1;
+      });
+      for (const seen of [n, products[0] & 15 || 1]) {
+        const out = run(
+          () =>
+            kernels.attend_f32(
+              at.q.ptr,
+              d,
+              at.keys.ptr,
+              at.values.ptr,
+              n,
+              at.out.ptr,
+              d,
+              seen - 1,
+              1,
+              d,
+              0,
+              1,
+              at.scratch.ptr,
+            ),
+          at.out,
+          undefined,
+          at.scratch,
+        );
+        const data = Float64Array.from(products.slice(0, seen), product => product * spread);
+        const probs = softmax({ rows: 1, cols: seen, data }).data;
+        for (let j = 0; j < n; j++) {
+          const p = j < seen ? probs[j] : 0;
+          assertWithin(out[j], p, 7.2 * 2 ** -24 * p + 2 ** -148, `p[${j}] of ${seen}`);
+          if (p < 2 ** -149 && j < seen) reach('p below float32');
+        }
+        if (seen === 1) reach('one position');
+      }
+    },
+    ['p below float32', 'one position'],
+  );
+
   property(
     `${target}: attend_f32 gives the same bits for any rows, heads and batches, whatever comes later`,
     attentions,
@@ -299,4 +394,8 @@ for (const target of targets) {
 
 function words({ buffer, byteOffset, length }: Float32Array): Uint32Array {
   return new Uint32Array(buffer, byteOffset, length);
+}
+
+function hashOf(data: Float32Array): number {
+  return words(data).reduce((h, word) => Math.imul(h ^ word, 0x01000193) >>> 0, 0x811c9dc5);
 }

@@ -47,7 +47,7 @@ export function normBound(
  * taken from all of them, which changes no p; so exponents are off by at most η[j] = E[j] / √w + 3.1 U |d[j]|.
  * p[j] = e^d[j] / Σ e^d then is off by a factor from e^-(η[j] + H) to e^(η[j] + H), H = ln Σ p e^η: the mean of e^η is the
  * most that the sum may grow by, and its inverse, by the inequality of means, the least that it may shrink to. Other factors: 1.01 ulp
- * for e^d, at most 2.02 U, again in the sum; one rounding of 1 / sum and one of p; the float64 sum's. What is clamped at
+ * for e^d, at most 2.02 U, again in the sum, where two are added in float32; one rounding of 1 / sum and one of p; the float64 sum's. What is clamped at
  * e^-104, or is subnormal, is off by TINY. y is a chain of products and sums of the n values. And y is a mean of the
  * values, whatever the p: where products are so large that nothing is known of them, it is within twice the largest value.
  *
@@ -70,7 +70,7 @@ export function attendBound(
     return 1.01 * (ofProduct * scale + 3.1 * U * (largest - exponents[j] + ofProduct * scale));
   });
   const ofSum = Math.log(total(n, j => Math.exp(exponents[j] - logSum + eta[j])));
-  const factors = (1 + 6.2 * U + n * 2 ** -50) * (1 + (n + 2) * 1.01 * U);
+  const factors = (1 + 7.2 * U + n * 2 ** -50) * (1 + (n + 2) * 1.01 * U);
   return c => {
     const grown = total(n, j => {
       const [logP, size] = [exponents[j] - logSum, Math.abs(values[j][c])];

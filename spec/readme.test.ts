@@ -77,7 +77,7 @@ for (const command of commands) {
 }
 
 test('the README has what it says it has', () => {
-  assert.equal(inJavaScript.length, 6);
+  assert.equal(inJavaScript.length, 7);
   assert.ok(commands.length >= 7);
   const scriptOfStart = scripts.start.split('node ')[1].split(' ');
   assert.match(run(root, ...scriptOfStart, '--max-tokens', '100'), /^At τ = 0\.9 /m);

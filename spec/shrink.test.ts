@@ -123,6 +123,17 @@ test('shrinking is repeatable, and never gives what does not show the fault', as
   }
 });
 
+test('shrinking a square router finds the one expert that the fault needs, wherever it is', async () => {
+  const [numExperts, dFf] = [9, 3];
+  for (let e = 0; e < numExperts; e++) {
+    const call = layerOfSizes(2, numExperts, numExperts, dFf);
+    const needed = call.weights.upBias!.data[e * dFf];
+    const shows = ({ x, config, weights }: LayerCall) =>
+      x.cols === config.numExperts && weights.upBias?.data.includes(needed) === true;
+    assert.deepEqual(sizesOf(await shrink(call, shows, limits)), [0, 1, 1, 1]);
+  }
+});
+
 test('shrinking stops at its limits', async () => {
   let tried = 0;
   const shows = () => ++tried > 0;

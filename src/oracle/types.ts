@@ -68,6 +68,8 @@ export interface StageVerdicts {
   readonly numAmbiguous: number;
   /** The tighter, probabilistic bound was exceeded: a warning, never a fault. */
   readonly warning?: string;
+  /** The end of `detail`, where y alone tells why it is this stage: what is said of simpler calls may tell better. */
+  readonly guess?: string;
   /** One line for a person: what is wrong, why it is admissible, or why it was not judged. */
   readonly detail: string;
 }

@@ -1,5 +1,6 @@
 /** The FFN of a layer for a batch: dense, or of experts. */
 
+import type { Abort } from '../model/source.js';
 import type { Config } from '../types.js';
 import { checkRouting } from '../validate.js';
 import type { Step } from '../wasm/drive.js';
@@ -35,13 +36,21 @@ export function denseLoop(
   return split(tasks, numRows * ffn.dModel * ffn.dFf);
 }
 
+/** What a call says of its XMoE layers. */
+export interface RoutedCall {
+  /** Theirs, with the router that routes this call. */
+  readonly config: Config;
+  readonly experts: Experts;
+  /** Aborted when the call ends. */
+  readonly ending: Abort;
+}
+
 /** The experts that the normed rows choose, added up in the batch's y: in groups, as many as can be in memory. */
 export function* moeSteps(
   model: Open<PackedModel>,
   ffn: PackedMoe,
-  experts: Experts,
   batch: Batch,
-  config: Config,
+  { config, experts, ending }: RoutedCall,
   numThreads: number,
 ): Generator<Step, RoutedToken[], void> {
   const { memory } = model;
@@ -54,10 +63,8 @@ export function* moeSteps(
   const sums = newSums(layer, ffn.dModel, plan, batch.y);
   const groupStart = memory.end;
   for (const group of inGroups(busyExperts(plan, ffn), experts.most)) {
-    const coming = experts.bring(
-      ffn,
-      group.map(({ index }) => index),
-    );
+    const indices = group.map(({ index }) => index);
+    const coming = experts.bring(model, ffn, indices, ending);
     if (coming) yield coming;
     memory.release(groupStart);
     if (numThreads === 1) yield* addAlone(layer, xList, group, sums, config);

@@ -1,31 +1,26 @@
 /** A read: bytes in, keys and values into a cache, logits out. */
 import { unexpected } from '../check.js';
 import { VOCAB_SIZE } from '../model/config.js';
-import type { Config, Matrix } from '../types.js';
+import type { Matrix } from '../types.js';
 import type { Step } from '../wasm/drive.js';
 import type { Computation, Open } from '../wasm/held.js';
-import { padded } from '../wasm/panels.js';
 import { TASK_ROWS } from '../wasm/products.js';
 import { cut, inSequence, type Loop, split, type Task } from '../wasm/tasks.js';
-import { newRows, part, take } from '../wasm/workspace.js';
+import { newRows, part } from '../wasm/workspace.js';
 import { attentionLoops } from './attention.js';
 import { type Batch, newBatch, normCalls } from './batch.js';
-import type { Experts } from './experts.js';
-import { denseLoop, moeSteps } from './ffn.js';
+import { denseLoop, moeSteps, type RoutedCall } from './ffn.js';
 import type { PackedModel } from './packed-model.js';
 import { productLoop } from './products.js';
 import type { RoutedToken } from './types.js';
 
-export interface ReadCall {
+export interface ReadCall extends RoutedCall {
   readonly ids: Uint8Array;
   /** The position of the first of them: so many are in the cache. */
   readonly start: number;
   readonly cachePtr: number;
-  /** That of the XMoE layers, with the router that routes this read. */
-  readonly config: Config;
   /** The first of the ids whose logits are wanted; the rest follows it. */
   readonly firstWithLogits: number;
-  readonly experts: Experts;
 }
 
 export interface ReadResult {
@@ -56,17 +51,22 @@ export function readSteps(call: ReadCall): Computation<PackedModel, ReadResult, 
       const batch = newBatch(model, count);
       embed(model, ids.subarray(first, first + count), start + first, batch);
       const numUnwanted = Math.min(count, Math.max(0, firstWithLogits - first));
-      const ofBatch = yield* forwardBatch(model, numThreads, call, batch, start + first, numUnwanted);
-      ofBatch.routed.forEach((tokens, m) => {
+      const into = logits.subarray(Math.max(0, first - firstWithLogits) * VOCAB_SIZE);
+      const ofBatch = yield* forwardBatch(model, numThreads, call, batch, start + first, numUnwanted, into);
+      ofBatch.forEach((tokens, m) => {
         routed[m].push(...tokens);
       });
-      logits.set(ofBatch.logits, (first + numUnwanted - firstWithLogits) * VOCAB_SIZE);
     }
-    if (!logits.every(Number.isFinite)) {
+    if (!areFinite(logits)) {
       throw unexpected(RangeError, 'model', 'weights whose logits are finite', 'weights that overflow float32');
     }
     return { logits: { rows: numWanted, cols: VOCAB_SIZE, data: logits }, routed };
   };
+}
+
+function areFinite(values: Float32Array): boolean {
+  for (let i = 0; i < values.length; i++) if (!Number.isFinite(values[i])) return false;
+  return true;
 }
 
 /** x = embedTokens[id] + embedPositions[position] */
@@ -82,14 +82,16 @@ function embed({ memory, packed }: Open<PackedModel>, ids: Uint8Array, start: nu
   }
 }
 
+/** @param logits where those of the batch's rows after the first `numUnwanted` are put */
 function* forwardBatch(
   model: Open<PackedModel>,
   numThreads: number,
-  { cachePtr, config, experts }: ReadCall,
+  call: ReadCall,
   batch: Batch,
   start: number,
   numUnwanted: number,
-): Generator<Step, { logits: Float32Array; routed: RoutedToken[][] }, void> {
+  logits: Float32Array,
+): Generator<Step, RoutedToken[][], void> {
   const { memory, packed } = model;
   const { numRows } = batch;
   const routed: RoutedToken[][] = [];
@@ -103,7 +105,7 @@ function* forwardBatch(
   for (const [l, layer] of packed.layers.entries()) {
     memory.release(layerStart);
     const { ffn } = layer;
-    const loops = attentionLoops(model, layer, l, batch, start, cachePtr, numThreads);
+    const loops = attentionLoops(model, layer, l, batch, start, call.cachePtr, numThreads);
     batch.pending = batch.projected;
     loops.push(normLoop(layer.ffnNormPtr));
     if (ffn.kind === 'dense') {
@@ -112,18 +114,19 @@ function* forwardBatch(
       batch.pending = batch.dense!.out;
     } else {
       yield* inSequence(loops, numThreads);
-      routed.push(yield* moeSteps(model, ffn, experts, batch, config, numThreads));
+      routed.push(yield* moeSteps(model, ffn, batch, call, numThreads));
       batch.pending = batch.y;
     }
   }
   memory.release(layerStart);
   const numWanted = numRows - numUnwanted;
-  if (numWanted === 0) return { logits: new Float32Array(0), routed };
-  const logits = newRows(model, numWanted, padded(VOCAB_SIZE, packed.set.panelWidth));
+  if (numWanted === 0) return routed;
+  const out = newRows(model, numWanted, VOCAB_SIZE); // whole panels
   const from = part(batch.normedCodes, numUnwanted);
-  const head = productLoop(model, packed.head, packed.config.dModel, numWanted, from, logits, numThreads);
+  const head = productLoop(model, packed.head, packed.config.dModel, numWanted, from, out, numThreads);
   yield* inSequence([normLoop(packed.finalNormPtr, numUnwanted), head], numThreads);
-  return { logits: take(model, logits.ptr, numWanted, VOCAB_SIZE, logits.stride).data as Float32Array, routed };
+  logits.set(memory.floats(out.ptr, numWanted * VOCAB_SIZE));
+  return routed;
 }
 
 /** Whole tiles, and as many as the largest layer allows. */

@@ -1,5 +1,5 @@
 /** What a user may ask of a runtime, and of its calls. */
-import { checkObject, oneOf, show, unexpected } from '../check.js';
+import { checkObject, integer, oneOf, show, unexpected } from '../check.js';
 import { checkOpenOptions } from '../model/open.js';
 import { expertFormats } from '../wasm/formats.js';
 import { checkEngineOptions, checkNames } from '../wasm/options.js';
@@ -18,6 +18,11 @@ export function checkRuntimeOptions(options: RuntimeOptions): void {
   ]);
   checkEngineOptions(options);
   checkOpenOptions(options);
+  if (options.lazyExperts !== undefined) {
+    checkNames('options.lazyExperts', options.lazyExperts, ['budget']);
+    const { budget } = options.lazyExperts;
+    if (budget !== undefined) integer('options.lazyExperts.budget', budget, 1);
+  }
   if (options.weights !== undefined) oneOf('options.weights', options.weights, expertFormats);
 }
 

@@ -94,12 +94,17 @@ export function putEps({ config, layers, finalNormPtr }: PackedModel, memory: Me
 }
 
 function packStored(name: string, matrix: Matrix, storage: Storage, memory: Memory, panelsPtr: number): void {
-  checkStorable(storage.format, name, matrix);
-  packMatrix(matrix, storage, memory, panelsPtr);
+  packMatrix(storable(name, matrix, storage), storage, memory, panelsPtr);
+}
+
+/** The matrix. @throws RangeError for values beyond the format */
+export function storable(name: string, matrix: Matrix, { format }: Storage): Matrix {
+  checkStorable(format, name, matrix);
+  return matrix;
 }
 
 /** The values of a tensor, or of a part of it: a vector is one row. */
-function matrixOf(name: string, tensor: Tensor, first: readonly number[] = []): Matrix {
+export function matrixOf(name: string, tensor: Tensor, first: readonly number[] = []): Matrix {
   const [rows, cols] = tensor.shape.length === 2 ? tensor.shape : [1, tensor.shape[0]];
   const matrix = { rows, cols, data: finiteValues(name, tensor, first) };
   checkFloat32(name, matrix);

@@ -50,10 +50,19 @@ export interface PackedMoe extends PackedWeights {
   readonly kind: 'moe';
 }
 
-/** Memory for all weights of a configuration. */
-export function placeModel(config: ModelConfig, storage: Storage, allocate: Allocate): PackedModel {
-  const { contextLength, dModel, numLayers, moeLayers, dFf, dFfDense, layer } = config;
-  const shape: FfnShape = { ...storage, dModel, dFf, isGated: activations[layer.activation].gated };
+/**
+ * Memory for all weights of a configuration.
+ *
+ * @param slots where experts will be, if they have no places of their own: any of them, for a start
+ */
+export function placeModel(
+  config: ModelConfig,
+  storage: Storage,
+  allocate: Allocate,
+  slots?: readonly PackedExpert[],
+): PackedModel {
+  const { contextLength, dModel, numLayers, moeLayers, dFfDense, layer } = config;
+  const shape = expertShape(config, storage);
   const placeNorm = () => allocate(4 * (2 * dModel + 1));
 
   function placeLayer(isMoe: boolean): PackedLayer {
@@ -73,7 +82,8 @@ export function placeModel(config: ModelConfig, storage: Storage, allocate: Allo
 
   function placeMoe(): PackedMoe {
     const numLogits = numColumns(layer);
-    return { kind: 'moe', ...placeWeights({ ...shape, numLogits }, layer.numExperts, allocate) };
+    const weights = placeWeights({ ...shape, numLogits }, slots ? 0 : layer.numExperts, allocate);
+    return { kind: 'moe', ...weights, ...(slots && { experts: Array(layer.numExperts).fill(slots[0]) }) };
   }
 
   const withMoe = new Set(moeLayers);
@@ -86,6 +96,15 @@ export function placeModel(config: ModelConfig, storage: Storage, allocate: Allo
     finalNormPtr: placeNorm(),
     head: placeLinear(VOCAB_SIZE, dModel, storage, allocate),
   };
+}
+
+/** Memory for so many experts, of whichever layers. */
+export function placeSlots(config: ModelConfig, storage: Storage, allocate: Allocate, count: number): PackedExpert[] {
+  return Array.from({ length: count }, () => placeExpert(expertShape(config, storage), allocate));
+}
+
+function expertShape({ dModel, dFf, layer }: ModelConfig, storage: Storage): FfnShape {
+  return { ...storage, dModel, dFf, isGated: activations[layer.activation].gated };
 }
 
 function placeProjections(dModel: number, storage: Storage, allocate: Allocate): PackedProjections {

@@ -41,7 +41,10 @@ export class ReadPause implements Pause {
 
   async wait(promise: Promise<unknown>): Promise<void> {
     const since = performance.now();
-    await untilAborted(promise, this.#signal);
+    await untilAborted(promise, this.#signal).catch(error => {
+      this.#check(); // why the read ends comes before what ends with it
+      throw error;
+    });
     this.#pausedMs += performance.now() - since;
     this.#check();
   }

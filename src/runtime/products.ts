@@ -20,11 +20,13 @@ export function productLoop(
   numThreads: number,
 ): Loop {
   const ofPanel = packed.set.panelWidth * numInputs;
-  const isFew = numThreads === 1 || count * linear.numPanels * ofPanel < FEW;
-  const pieces = isFew ? [[0, count] as const] : cut(count, TASK_ROWS);
-  const panels = isFew ? linear.numPanels : panelsOfTask(pieces[0][1] * ofPanel);
-  const ranges = cut(linear.numPanels, panels);
-  const scratch = each(memory, scratchBytes(packed, numInputs), pieces.length * ranges.length);
+  const numBytes = scratchBytes(packed, numInputs);
+  if (numThreads === 1 || count * linear.numPanels * ofPanel < FEW) {
+    return [[product(packed, linear, count, from.list, to.list, memory.allocate(numBytes))]];
+  }
+  const pieces = cut(count, TASK_ROWS);
+  const ranges = cut(linear.numPanels, panelsOfTask(pieces[0][1] * ofPanel));
+  const scratch = each(memory, numBytes, pieces.length * ranges.length);
   return pieces.flatMap(([first, numRows], i) =>
     ranges.map(([firstPanel, numPanels], j): Task => {
       const range: [number, number] = [firstPanel, firstPanel + numPanels];

@@ -1,6 +1,6 @@
 /** The reads of all streams of a model: one after another, each on a cache of its own. */
 import { unexpected } from '../check.js';
-import type { Abort } from '../model/source.js';
+import { type Abort, within } from '../model/source-types.js';
 import type { Config } from '../types.js';
 import type { Held } from '../wasm/held.js';
 import { cacheBytes } from './attention.js';
@@ -85,8 +85,20 @@ export class Reader {
     cache.ptr ??= this.#slots.take(memory);
     const firstWithLogits = logits === 'all' ? 0 : Math.max(0, ids.length - 1);
     const pause = new ReadPause(this.#clock, signal, check);
-    const call = { ids, start, cachePtr: cache.ptr, config, firstWithLogits, experts: this.#experts };
-    const result = await this.#held.runInTurns(readSteps(call), pause);
+    const ending = within(signal);
+    const call = {
+      ids,
+      start,
+      cachePtr: cache.ptr,
+      config,
+      firstWithLogits,
+      experts: this.#experts,
+      ending: ending.own.signal,
+    };
+    const result = await this.#held.runInTurns(readSteps(call), pause).finally(() => {
+      ending.own.abort();
+      ending.release();
+    });
     cache.numTokens += ids.length;
     const tokens = costsOf(packed, start, ids.length, result.routed, firstWithLogits);
     return { logits: result.logits, tokens, ms: pause.ms };

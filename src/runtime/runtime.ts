@@ -7,7 +7,7 @@ import { encode } from '../model/tokenizer.js';
 import type { Held, Threads } from '../wasm/held.js';
 import type { WasmInfo } from '../wasm/options.js';
 import { evaluate } from './evaluate.js';
-import { resident } from './experts.js';
+import type { Experts } from './experts.js';
 import { write } from './generate.js';
 import { checkEvaluateOptions, checkGenerateOptions } from './options.js';
 import type { PackedModel } from './packed-model.js';
@@ -21,30 +21,19 @@ export class LoadedModel implements Runtime {
   readonly #held: Held<PackedModel>;
   readonly #threads: Threads;
   readonly #reader: Reader;
-  readonly #loaded: Pick<RuntimeUsage, 'weightBytes' | 'bytesRead'>;
+  readonly #experts: Experts;
 
-  constructor(
-    held: Held<PackedModel>,
-    threads: Threads,
-    info: WasmInfo,
-    loaded: Pick<RuntimeUsage, 'weightBytes' | 'bytesRead'>,
-  ) {
+  constructor(held: Held<PackedModel>, threads: Threads, info: WasmInfo, experts: Experts) {
     this.config = held.open.packed.config;
     this.info = info;
     this.#held = held;
     this.#threads = threads;
-    this.#reader = new Reader(held, resident);
-    this.#loaded = loaded;
+    this.#reader = new Reader(held, experts);
+    this.#experts = experts;
   }
 
   get usage(): RuntimeUsage {
-    const { memory, packed } = this.#held.open;
-    const numExperts = packed.config.moeLayers.length * packed.config.layer.numExperts;
-    return {
-      ...this.#loaded,
-      memoryBytes: memory.numBytes,
-      experts: { resident: numExperts, reads: numExperts, evictions: 0 },
-    };
+    return { ...this.#experts.usage, memoryBytes: this.#held.open.memory.numBytes };
   }
 
   stream(): Stream {
@@ -67,6 +56,7 @@ export class LoadedModel implements Runtime {
 
   dispose(): void {
     this.#held.dispose();
+    this.#experts.dispose();
     this.#threads.pool?.dispose();
   }
 }

@@ -1,5 +1,6 @@
 /** Small layers that put every kernel to use: to compare two ways of running them bit by bit, and to make them hot. */
 import type { ActivationName, Config, Floats, Matrix, RoutingInputs, Weights } from '../types.js';
+import { modelExercise } from './exercise-model.js';
 import type { ExpertFormat } from './formats.js';
 import type { KernelModule } from './kernels.js';
 import { fused } from './layer.js';
@@ -32,6 +33,11 @@ const WIDTHS = [
 /** The experts of a checked layer: expert e is given e rows, so that every tile and its neighbours occur. */
 const NUM_EXPERTS = 14;
 
+/** Attention with heads that are no vectors, that are whole ones, and that are more than one row takes at once. */
+const HEAD_WIDTHS = [5, 24, 40];
+/** Tiles, rows over, and more positions than one row takes at once. */
+const HEAD_ROWS = 43;
+
 /** What the kernels of a module compute on a fixed set of layers: the bits of every output of every stage. */
 export function outputsOf(module: KernelModule, experts: ExpertFormat): Uint32Array[] {
   const outputs = ACTIVATIONS.flatMap((activation, i) => {
@@ -41,7 +47,8 @@ export function outputsOf(module: KernelModule, experts: ExpertFormat): Uint32Ar
     const byThreshold: Exercise = { ...bySigmoid, config: { ...byHash.config, router: 'threshold', threshold: 0.5 } };
     return [...stagesOf(byHash), ...stagesOf(bySigmoid), ...stagesOf(byThreshold)];
   });
-  return outputs.map(data => new Uint32Array(Float32Array.from(data).buffer));
+  const ofModel = HEAD_WIDTHS.map(headWidth => modelExercise(module, numbers(), HEAD_ROWS, headWidth)());
+  return [...outputs, ...ofModel].map(data => new Uint32Array(Float32Array.from(data).buffer));
 }
 
 /** Words of one that differ from those of the other. */
@@ -55,8 +62,10 @@ export function workload(module: KernelModule, experts: ExpertFormat): () => voi
     const config: Config = { router: 'dense', numExperts: 2, capacityFactor: null, activation };
     return { ...openExercise(module, experts, config, 64, 96, 96), inputs: {} };
   });
+  const model = modelExercise(module, numbers(), 96, 32);
   return () => {
     for (const exercise of layers) compute(exercise, 1);
+    model();
   };
 }
 

@@ -2,6 +2,7 @@
 import { bytes } from './bytes.js';
 import { type WasmMemory, type WasmModule, wasm } from './engine.js';
 import type { ExpertFormat } from './formats.js';
+import { joined } from './joined.js';
 import { importingSharedMemory } from './shared-import.js';
 
 export type Target = 'simd' | 'relaxed';
@@ -102,7 +103,8 @@ function codeOf(target: Target, isShared: boolean, mark: string | undefined): Ui
 
 /** With a custom section of that name, of at most 100 letters, and no content: engines ignore it. */
 function marked(module: Uint8Array, name: string): Uint8Array {
-  return Uint8Array.of(...module, 0, name.length + 1, name.length, ...Array.from(name, letter => letter.charCodeAt(0)));
+  const letters = Array.from(name, letter => letter.charCodeAt(0));
+  return joined(module, [0, name.length + 1, name.length], letters);
 }
 
 /**

@@ -17,6 +17,8 @@ export class Memory {
   readonly wasmMemory: WasmMemory;
   #end = ALIGNMENT;
   #callStart = ALIGNMENT;
+  /** Nobody else grows it. */
+  #numBytes: number;
 
   /**
    * @param owner what needs it, for the error
@@ -29,10 +31,11 @@ export class Memory {
       ALIGNMENT + numBytes,
       () => new wasm!.Memory({ initial: pages, maximum: MAX_PAGES, shared: isShared }),
     );
+    this.#numBytes = this.wasmMemory.buffer.byteLength;
   }
 
   get numBytes(): number {
-    return this.wasmMemory.buffer.byteLength;
+    return this.#numBytes;
   }
 
   /** Where the next bytes will be: give it to `release` to hand out the same bytes again. */
@@ -105,8 +108,10 @@ export class Memory {
   }
 
   #reach(what: string, end: number): void {
-    const missing = pagesFor(what, end) - this.numBytes / PAGE;
-    if (missing > 0) refused(what, end, () => this.wasmMemory.grow(missing));
+    if (end <= this.#numBytes) return;
+    const missing = pagesFor(what, end) - this.#numBytes / PAGE;
+    refused(what, end, () => this.wasmMemory.grow(missing));
+    this.#numBytes = this.wasmMemory.buffer.byteLength;
   }
 }
 

@@ -88,7 +88,7 @@ export function slopeApprox(
     else {
       const size = Math.abs(v) + e;
       const cubic = activation === 'gelu_tanh' ? 1 + 0.134 * size * size : 1;
-      error[i] = Math.min(2.3, CURVATURE[activation] * e + ulps * u * (1 + size * cubic));
+      error[i] = Math.min(2.3, CURVATURE[activation] * e + ulps * u * (1 + size * cubic)) + floorOf(compute);
     }
   }
   return { value, error };

@@ -17,7 +17,7 @@ export function dots(a: Approximate, b: Approximate, rounding: Rounding): { valu
       error[i] += Math.abs(p) * dq + dp * (Math.abs(q) + dq);
       size += (Math.abs(p) + dp) * (Math.abs(q) + dq);
     }
-    error[i] += rounding.sum(cols) * size + floorOf(rounding.compute);
+    error[i] += rounding.sum(cols) * size + cols * floorOf(rounding.compute);
   }
   return { value, error };
 }
@@ -91,16 +91,25 @@ export function put(into: Approximate, index: number, { value, error }: Approxim
   into.error.set(error, index * into.value.cols);
 }
 
-/** Rows that are being summed, their errors and their magnitudes. */
+/** Rows that are being summed, their errors and their magnitudes: of the rows, and of all the products that they are made of. */
 export interface Sums extends Approximate {
   readonly size: Float64Array;
+  readonly sizeOfProducts: Float64Array;
 }
 
 export function sumsOf(rows: number, cols: number): Sums {
-  return { ...stack(rows, cols), size: new Float64Array(rows * cols) };
+  const sizes = () => new Float64Array(rows * cols);
+  return { ...stack(rows, cols), size: sizes(), sizeOfProducts: sizes() };
 }
 
-export function add(into: Sums, rowIndex: Int32Array, { value, error }: Approximate): void {
+/** Σ |products| of `throughWeights`. */
+export function magnitudesThrough({ value, error }: Approximate, w: Matrix): Matrix {
+  const sizes = { ...value, data: error.map((e, i) => Math.abs(value.data[i]) + e) };
+  return linear(sizes, transpose({ ...w, data: Float64Array.from(w.data, Math.abs) }));
+}
+
+/** `products` are the magnitudes of what each row is a sum of. */
+export function add(into: Sums, rowIndex: Int32Array, { value, error }: Approximate, products: Matrix): void {
   const cols = value.cols;
   rowIndex.forEach((target, i) => {
     for (let j = 0; j < cols; j++) {
@@ -108,12 +117,18 @@ export function add(into: Sums, rowIndex: Int32Array, { value, error }: Approxim
       into.value.data[to] += value.data[from];
       into.error[to] += error[from];
       into.size[to] += Math.abs(value.data[from]) + error[from];
+      into.sizeOfProducts[to] += products.data[from];
     }
   });
 }
 
-/** A sum of at most `numTerms` rows, in any order, taken in the format of the experts. */
-export function finished({ value, error, size }: Sums, numTerms: number, rounding: Rounding): Approximate {
+/**
+ * A sum of at most `numTerms` rows, in any order, taken in the format of the experts; or all of their `numProducts` products
+ * in one running sum, as kernels with atomics or with fused projections take it.
+ */
+export function finished(sums: Sums, numTerms: number, numProducts: number, rounding: Rounding): Approximate {
+  const { value, error, size, sizeOfProducts } = sums;
   const coarser = Math.max(1, rounding.store.unitRoundoff / rounding.u);
-  return { value, error: error.map((e, i) => e + rounding.sum(numTerms) * coarser * size[i]) };
+  const [ofTerms, ofProducts] = [rounding.sum(numTerms) * coarser, rounding.sum(numProducts)];
+  return { value, error: error.map((e, i) => e + ofTerms * size[i] + ofProducts * sizeOfProducts[i]) };
 }

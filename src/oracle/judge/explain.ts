@@ -1,43 +1,79 @@
 /** Why y is wrong, when nobody saw what the experts said: which change of the layer would give this y. */
 import { numColumns } from '../../selection/routers.js';
+import { isReal } from '../../selection/selection.js';
 import type { Matrix } from '../../types.js';
 import type { Approximate } from '../bounds/approximate.js';
 import { IN } from './choices.js';
 import { fitWeights } from './fit.js';
 import type { Judge } from './judge.js';
-import { type Expected, type Explanation, suspicions } from './suspicions.js';
+import { otherExperts } from './sets.js';
+import {
+  type Expected,
+  type Explanation,
+  formatSuspicions,
+  mayDrop,
+  type Suspicion,
+  stagesOfPairs,
+  suspicions,
+} from './suspicions.js';
 
 /**
- * Try known faults one by one: the first that gives y within its bounds is named. Else see whether other weights of the
- * right experts give y: then the weights are wrong, and else the experts.
+ * Try known faults one by one: the first that gives y within its bounds is named. Else look at the numbers themselves, for
+ * sums of other experts, and at smaller formats. Else see whether other weights of the right experts give y: then the weights
+ * are wrong, and else the experts.
  */
 export function explainY(judge: Judge, y: Matrix, expected: Expected): Explanation {
   const wrong = wrongTokens(y, expected.y);
-  const seen = bySight(y, expected, wrong);
-  if (seen) return { stage: 'combine', detail: seen };
-  for (const { stage, name, give } of suspicions(judge, expected, y)) {
-    if (isGivenBy(give(), y, wrong)) return { stage, detail: `as if: ${name}` };
-  }
-  return byFit(judge, y, expected, wrong);
+  const known = firstThatGives(suspicions(judge, expected), y, wrong);
+  if (known) return known;
+  return (
+    bySight(y, expected, wrong) ??
+    byOtherExperts(judge, y, expected, wrong) ??
+    byEmptyToken(judge, expected, wrong) ??
+    firstThatGives(formatSuspicions(judge, expected, y), y, wrong) ??
+    byFit(judge, y, expected, wrong)
+  );
+}
+
+function firstThatGives(list: readonly Suspicion[], y: Matrix, wrong: readonly number[]): Explanation | undefined {
+  const found = list.find(({ give }) => isGivenBy(give(), y, wrong));
+  return found && { stage: found.stage, detail: `as if: ${found.name}`, ...(found.isGuess && { isGuess: true }) };
+}
+
+/** Sums of other experts than the right ones, with the right weights. */
+function byOtherExperts(
+  judge: Judge,
+  y: Matrix,
+  expected: Expected,
+  wrong: readonly number[],
+): Explanation | undefined {
+  const others = otherExperts(judge, y, expected, wrong);
+  if (!others) return undefined;
+  const { onSelection, onDispatch } = stagesOfPairs(judge);
+  const stage = mayDrop(judge.call) && others.every(({ missing }) => missing) ? onDispatch : onSelection;
+  const [{ token, experts, expected: right }] = others;
+  const shown = (list: readonly number[]) => `{${list.slice(0, 8).join(', ')}${list.length > 8 ? ', …' : ''}}`;
+  return {
+    stage,
+    detail: `token ${token} is the sum of experts ${shown(experts)}, expected ${shown(right)}`,
+    isGuess: true,
+  };
 }
 
 /** What the numbers of y show by themselves. */
-function bySight(y: Matrix, expected: Expected, wrong: readonly number[]): string | undefined {
+function bySight(y: Matrix, expected: Expected, wrong: readonly number[]): Explanation | undefined {
   const { rows, cols } = y;
-  const numExperts = expected.kept.length / rows;
-  const hasExperts = (t: number) => expected.kept.subarray(t * numExperts, (t + 1) * numExperts).includes(IN);
-  const empty = wrong.find(t => !hasExperts(t));
-  if (empty !== undefined) return `token ${empty} keeps no expert, and must give 0`;
-
+  const combine = (detail: string): Explanation => ({ stage: 'combine', detail });
   const others = wrong.map(t => Array.from({ length: rows }, (_, s) => s).find(s => s !== t && isRowOf(t, s)));
-  if (others.every(s => s !== undefined)) return `the sums of other tokens: token ${wrong[0]} has that of ${others[0]}`;
+  if (others.every(s => s !== undefined))
+    return combine(`the sums of other tokens: token ${wrong[0]} has that of ${others[0]}`);
 
   const unwritten = new Set<number>();
   for (const t of wrong) for (let c = 0; c < cols; c++) if (!isRight(t, c)) unwritten.add(c);
   const areZero = wrong.every(t => [...unwritten].every(c => y.data[t * cols + c] === 0));
   const hasOthers = (t: number) => Array.from({ length: cols }, (_, c) => c).some(c => y.data[t * cols + c] !== 0);
   if (areZero && wrong.every(hasOthers))
-    return `columns ${[...unwritten].slice(0, 8).join(', ')} of y are 0: not written`;
+    return combine(`columns ${[...unwritten].slice(0, 8).join(', ')} of y are 0: not written`);
   return undefined;
 
   function isRight(t: number, c: number, row = t): boolean {
@@ -47,8 +83,21 @@ function bySight(y: Matrix, expected: Expected, wrong: readonly number[]): strin
 
   function isRowOf(t: number, s: number): boolean {
     for (let c = 0; c < cols; c++) if (!isRight(t, c, s)) return false;
-    return hasExperts(s);
+    return hasExperts(expected, s);
   }
+}
+
+/** A token without experts whose y is not 0. */
+function byEmptyToken({ call }: Judge, expected: Expected, wrong: readonly number[]): Explanation | undefined {
+  const empty = wrong.find(t => !hasExperts(expected, t));
+  if (empty === undefined) return undefined;
+  const what = isReal(call.inputs.tokenMask, empty) ? 'keeps no expert' : 'is padding';
+  return { stage: 'combine', detail: `token ${empty} ${what}, and must give 0` };
+}
+
+function hasExperts({ kept, weights }: Expected, token: number): boolean {
+  const { cols } = weights.value;
+  return kept.subarray(token * cols, (token + 1) * cols).includes(IN);
 }
 
 /** So many equations more than unknowns must agree before other weights are believed. */
@@ -56,14 +105,14 @@ const ENOUGH_EQUATIONS = 4;
 
 function byFit(judge: Judge, y: Matrix, { forward, kept, weights }: Expected, wrong: readonly number[]): Explanation {
   const fits = wrong.map(t => fitWeights(t, y, forward, kept, judge)).filter(fit => fit !== undefined);
-  const untold: Explanation = { stage: 'experts', detail: 'experts or combine: expert_out would tell' };
+  const untold: Explanation = { stage: 'experts', detail: 'experts or combine: expert_out would tell', isGuess: true };
   const allFinite = y.data.every((v: number) => Number.isFinite(v));
   if (!allFinite) return { ...untold, stage: 'combine' };
   const numSpare = fits.reduce((sum, { experts }) => sum + y.cols - experts.length, 0);
   const isTold = (...names: string[]) => names.some(name => judge.observation.tensors.has(name));
   if (fits.some(({ fits }) => !fits)) {
     const or = isTold('selected', 'kept') ? '' : 'experts or decisions: selected and kept would tell; ';
-    return { stage: 'experts', detail: `${or}no weights of the right experts give this y` };
+    return { stage: 'experts', detail: `${or}no weights of the right experts give this y`, isGuess: true };
   }
   if (fits.length === 0 || numSpare < ENOUGH_EQUATIONS) return untold;
 
@@ -79,6 +128,7 @@ function byFit(judge: Judge, y: Matrix, { forward, kept, weights }: Expected, wr
     return {
       stage: 'experts',
       detail: `as if some experts gave 0: of token ${token} ${missing.slice(0, 8).join(', ')}`,
+      isGuess: true,
     };
   }
   const shown = experts.slice(0, 4).map((e, k) => `${own[k].toPrecision(4)} for ${wanted(token, e).toPrecision(4)}`);
@@ -86,6 +136,7 @@ function byFit(judge: Judge, y: Matrix, { forward, kept, weights }: Expected, wr
   return {
     stage: 'combine',
     detail: `${or}the right experts with other weights: ${shown.join(', ')} (token ${token})`,
+    isGuess: true,
   };
 }
 

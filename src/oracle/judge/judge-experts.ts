@@ -3,16 +3,23 @@ import { numColumns } from '../../selection/routers.js';
 import { isReal } from '../../selection/selection.js';
 import type { DispatchPlan, Routing } from '../../types.js';
 import { type Approximate, exactly } from '../bounds/approximate.js';
-import { combineApprox, expertsApprox, planOfKept, weightsApprox } from '../bounds/forward-approx.js';
+import {
+  combineApprox,
+  expertsApprox,
+  type ForwardApprox,
+  planOfKept,
+  weightsApprox,
+} from '../bounds/forward-approx.js';
 import type { LayerCall, StageVerdicts } from '../types.js';
-import { IN, OUT } from './choices.js';
+import { assignmentInY } from './assignment.js';
+import { type Compared, IN, OUT } from './choices.js';
 import { byToken, type PlaceOf } from './difference.js';
 import { explainY } from './explain.js';
 import { type Judge, judgeFloats, notJudged, usable, verdict, worseOf } from './judge.js';
 import type { JudgedDispatch } from './judge-dispatch.js';
 import type { OwnForward } from './judge-gradients.js';
 import type { JudgedRouting } from './judge-routing.js';
-import { expertsIn, type JudgedSelection } from './judge-selection.js';
+import { expertsIn, type JudgedSelection, judgeAssignment } from './judge-selection.js';
 import { asMatrix } from './observe.js';
 import { capacitiesOf } from './queues.js';
 import { relativeOf } from './relatives.js';
@@ -53,10 +60,11 @@ export function judgeExperts(
       !neverDrops || !isReal(inputs.tokenMask, t) || selection.mayChoose(t, expertsOf(flags, t, numExperts)),
   );
   const isUntold = selection.verdict.verdict === 'not judged';
-  const decision =
-    isUntold && impossible !== undefined
-      ? toldSelection(call, routing, kept, impossible, selection.verdict)
-      : undefined;
+  const decision = !isUntold
+    ? undefined
+    : impossible === undefined
+      ? wrongAssignment(judge, selection, compared, widest, widestWeights)
+      : toldSelection(call, routing, kept, impossible, selection.verdict);
   const isSettled = kept.every((flag, i) => flag === maybe[i]);
   const plan = isSettled ? widest.plan : planOfKept(kept, x.rows, routing, config);
   const forward = isSettled ? widest : expertsApprox(x, plan, weights, config, rounding);
@@ -127,7 +135,8 @@ export function judgeExperts(
     if (finding.stage === 'combine' && onWeights.verdict !== 'disagree')
       judge.findings[i] = { ...finding, stage: why.stage };
   });
-  const explained = { ...onY, stage: why.stage, detail: [onY.detail, why.detail].filter(Boolean).join('; ') };
+  const detail = [onY.detail, why.detail].filter(Boolean).join('; ');
+  const explained = { ...onY, stage: why.stage, detail, ...(why.isGuess && { guess: why.detail }) };
   const onlyWeights =
     onWeights.verdict === 'not judged' ? notJudged('combine', `y is wrong by the ${why.stage}`) : onWeights;
   switch (why.stage) {
@@ -138,6 +147,21 @@ export function judgeExperts(
     default:
       return { verdicts: [onOut, onlyWeights], decision: explained, forward: undefined };
   }
+}
+
+/** An assignment of BASE training that only y tells, and that is not the best. */
+function wrongAssignment(
+  judge: Judge,
+  { expected }: JudgedSelection,
+  compared: Compared,
+  forward: ForwardApprox,
+  weights: Approximate,
+): StageVerdicts | undefined {
+  const y = usable(judge, 'y');
+  if (!y || judge.call.config.router !== 'base_train') return undefined;
+  const flags = assignmentInY(y.data, forward, weights, judge.experts);
+  const judged = flags && judgeAssignment(judge, flags, expected, compared);
+  return judged?.verdict === 'disagree' ? { ...judged, detail: `by its y: ${judged.detail}` } : undefined;
 }
 
 /** A selection that only the combine weights tell, and that is wrong. */
@@ -174,12 +198,17 @@ function withOpen(judged: StageVerdicts, open: ReadonlySet<number>): StageVerdic
 }
 
 /** `expert_out` must have a row for each kept pair. */
-function misplacedRows({ observation, findings }: Judge, numRows: number, isSure: boolean): StageVerdicts | undefined {
+function misplacedRows(
+  { call, observation, findings }: Judge,
+  numRows: number,
+  isSure: boolean,
+): StageVerdicts | undefined {
   const observed = observation.tensors.get('expert_out');
   if (!observed) return undefined;
   if (!isSure) return notJudged('experts', 'no kept to say which rows expert_out has');
   if (observed.shape[0] === numRows) return undefined;
-  const detail = `expert_out: expected ${numRows} rows, one for each kept pair, got ${observed.shape[0]}`;
+  const ofSkip = call.config.skipExpert ? ' (of 0 for the skip expert’s)' : '';
+  const detail = `expert_out: expected ${numRows} rows, one for each kept pair${ofSkip}, got ${observed.shape[0]}`;
   findings.push({ kind: 'wrong shape', severity: 'fault', stage: 'experts', detail });
   return verdict('experts', 'disagree', detail);
 }

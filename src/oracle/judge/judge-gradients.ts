@@ -29,7 +29,10 @@ export function judgeGradients(judge: Judge, routing: JudgedRouting, forward: Ow
 
   function gradient(name: string): Approximate {
     const { logits, probs } = routing.compared;
-    const anew = probs.error.map((e, i) => Math.max(e, routing.softmaxOfOwn.error[i]));
+    const { value, error } = routing.softmaxOfOwn; // from which both the own probabilities and those made anew may be off
+    const anew = probs.error.map((e, i) =>
+      Math.max(e, error[i] + Math.min(error[i], Math.abs(value.data[i] - probs.value.data[i]))),
+    );
     const compared = { logits, probs: { value: probs.value, error: anew } };
     const { plan, experts, weights } = forward!;
     expected ??= gradientsApprox(judge, compared, plan, experts, weights);

@@ -74,7 +74,9 @@ export function loadBalancingApprox(
   }
   const scale = cols / numTokens;
   const expected = Math.min(most, Math.max(least, own === undefined ? pinned : own / scale));
-  const rounded = rounding.sum(rows + cols + 4) * scale * Math.abs(most) + floorOf(rounding.compute);
+  const rounded =
+    rounding.sum(rows + cols + 4 * rounding.elementary.division.ulps) * scale * Math.abs(most) +
+    floorOf(rounding.compute);
   return { approximate: { value: scalar(scale * expected), error: Float64Array.of(scale * error + rounded) }, numOpen };
 }
 

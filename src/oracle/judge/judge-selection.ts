@@ -140,7 +140,12 @@ function judgeChoices(
 }
 
 /** BASE training: any assignment of as many tokens to each expert, of the largest total score to within rounding. Rule D9. */
-function judgeAssignment(judge: Judge, own: Uint8Array, expected: Uint8Array, { logits }: Compared): StageVerdicts {
+export function judgeAssignment(
+  judge: Judge,
+  own: Uint8Array,
+  expected: Uint8Array,
+  { logits }: Compared,
+): StageVerdicts {
   const numExperts = numColumns(judge.call.config);
   const numTokens = judge.call.x.rows;
   if (own.every((flag, i) => flag === expected[i])) return verdict('selection', 'agree', '');

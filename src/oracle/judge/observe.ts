@@ -90,15 +90,16 @@ export function expectedShapes({ config, weights, x, gradY }: LayerCall): Map<st
     ['load_balancing_loss', [1]],
   ];
   if (gradY) {
+    // as a backward comes to them: what a wrong one spoils follows it
     const perExpert = weights.up.length;
-    shapes.push(['loss', [1]], ['grad.x', [numTokens, dModel]]);
-    if (hasRouter) shapes.push(['grad.router.weight', [numExperts, dModel]]);
+    shapes.push(['loss', [1]], ['grad.experts.down_proj', [perExpert, dModel, dFf]]);
+    if (weights.downBias) shapes.push(['grad.experts.down_proj_bias', [perExpert, dModel]]);
     shapes.push(['grad.experts.up_proj', [perExpert, dFf, dModel]]);
     if (weights.upBias) shapes.push(['grad.experts.up_proj_bias', [perExpert, dFf]]);
     if (weights.gate) shapes.push(['grad.experts.gate_proj', [perExpert, dFf, dModel]]);
     if (weights.gateBias) shapes.push(['grad.experts.gate_proj_bias', [perExpert, dFf]]);
-    shapes.push(['grad.experts.down_proj', [perExpert, dModel, dFf]]);
-    if (weights.downBias) shapes.push(['grad.experts.down_proj_bias', [perExpert, dModel]]);
+    if (hasRouter) shapes.push(['grad.router.weight', [numExperts, dModel]]);
+    shapes.push(['grad.x', [numTokens, dModel]]);
   }
   return new Map(shapes);
 }

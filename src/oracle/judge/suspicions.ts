@@ -2,7 +2,7 @@
 import { sigmoid } from '../../activations.js';
 import { planWithinCapacity } from '../../dispatch.js';
 import { row } from '../../matrix.js';
-import { numColumns } from '../../selection/routers.js';
+import { numColumns, routers } from '../../selection/routers.js';
 import { selectExceed, type selectThreshold, selectWithin } from '../../selection/threshold.js';
 import type { ActivationName, Matrix, Weights } from '../../types.js';
 import type { Approximate } from '../bounds/approximate.js';
@@ -15,6 +15,7 @@ import {
   weightsApprox,
 } from '../bounds/forward-approx.js';
 import { expertRounding, holds } from '../bounds/rounding.js';
+import type { LayerCall } from '../types.js';
 import { type Compared, IN, OUT } from './choices.js';
 import { otherDrops } from './drops.js';
 import type { Judge } from './judge.js';
@@ -23,6 +24,8 @@ import { keptFlags, rankedSelection } from './judge-dispatch.js';
 export interface Explanation {
   readonly stage: 'selection' | 'dispatch' | 'experts' | 'combine';
   readonly detail: string;
+  /** It follows from y alone: what the implementation says of a simpler call may tell better. */
+  readonly isGuess?: boolean;
 }
 
 /** What y was judged by. */
@@ -38,13 +41,15 @@ export interface Expected {
   readonly compared: Compared;
 }
 
-export interface Suspicion extends Pick<Explanation, 'stage'> {
+export interface Suspicion extends Pick<Explanation, 'stage' | 'isGuess'> {
   readonly name: string;
   readonly give: () => Approximate;
 }
 
+const PADDING = 'padded tokens are routed';
+
 /** Every known fault that may apply to this call, as the y that it would give. */
-export function suspicions(judge: Judge, expected: Expected, y: Matrix): Suspicion[] {
+export function suspicions(judge: Judge, expected: Expected): Suspicion[] {
   const { call, experts: rounding } = judge;
   const { forward, kept, weights } = expected;
   const combined = (w: Approximate, out = forward.out) => combineApprox(out, w, forward.plan, kept, rounding);
@@ -52,7 +57,12 @@ export function suspicions(judge: Judge, expected: Expected, y: Matrix): Suspici
     ([name, other]): Suspicion => ({ stage: 'combine', name, give: () => combined(other()) }),
   );
   const ofPairs = pairSuspicions(judge, expected).map(
-    ([stage, name, pairs]): Suspicion => ({ stage, name, give: () => withPairs(judge, expected, pairs()) }),
+    ([stage, name, pairs]): Suspicion => ({
+      stage,
+      name,
+      isGuess: stage !== 'combine' && name !== PADDING,
+      give: () => withPairs(judge, expected, pairs()),
+    }),
   );
   const ofExperts = expertSuspicions(call.weights, call.config.activation).map(
     ([name, other, activation]): Suspicion => ({
@@ -77,7 +87,7 @@ export function suspicions(judge: Judge, expected: Expected, y: Matrix): Suspici
     const name = 'the skip expert gives x, weighted';
     ofX.push({ stage: 'combine', name, give: () => withX(expected.y, call.x, t => w[t * cols]) });
   }
-  return [...ofWeights, ...ofBias, ...ofX, ...ofPairs, ...ofExperts, ...formatSuspicions(judge, expected, y)];
+  return [...ofWeights, ...ofBias, ...ofX, ...ofPairs, ...ofExperts];
 }
 
 /** y + s x. */
@@ -90,7 +100,7 @@ function withX({ value, error }: Approximate, x: Matrix, scale: (token: number) 
 }
 
 /** A smaller format than was stated: of y, if that is what all its numbers are in, or of the experts. */
-function formatSuspicions({ call, arithmetic, experts }: Judge, expected: Expected, y: Matrix): Suspicion[] {
+export function formatSuspicions({ call, arithmetic, experts }: Judge, expected: Expected, y: Matrix): Suspicion[] {
   const { forward, kept, weights } = expected;
   return (['tf32', 'f16', 'bf16'] as const)
     .filter(name => formats[name].unitRoundoff > arithmetic.store.unitRoundoff && experts.operands !== 'int8')
@@ -105,6 +115,7 @@ function formatSuspicions({ call, arithmetic, experts }: Judge, expected: Expect
       const ofExperts: Suspicion = {
         stage: 'experts',
         name: `experts in ${name}`,
+        isGuess: true,
         give: () => {
           const { out } = expertsApprox(call.x, forward.plan, call.weights, call.config, smaller);
           return combineApprox(out, weights, forward.plan, kept, experts);
@@ -187,24 +198,42 @@ function biasOutside({ out, plan }: ForwardApprox, weights: Approximate, bias: M
   return { value, error };
 }
 
-/** Other pairs than the kept ones, [T, E]: by decisions, where they were not told, or by a combine that minds none. */
+/** Whether the call may drop pairs. */
+export function mayDrop({ config }: LayerCall): boolean {
+  return config.capacityFactor !== null && routers[config.router].dropOrder !== 'none';
+}
+
+/** Whose fault it is that y is of other pairs: of decisions, where they were not told, or of a combine that minds none. */
+export function stagesOfPairs({ observation }: Judge): Record<'onSelection' | 'onDispatch', Explanation['stage']> {
+  const isTold = (name: string) => observation.tensors.has(name);
+  return {
+    onSelection: isTold('selected') || isTold('kept') ? 'combine' : 'selection',
+    onDispatch: isTold('kept') ? 'combine' : 'dispatch',
+  };
+}
+
+/** Other pairs than the kept ones, [T, E]. */
 function pairSuspicions(
-  { call, observation }: Judge,
+  judge: Judge,
   { kept, chosen, weights, compared }: Expected,
 ): [Explanation['stage'], string, () => Uint8Array][] {
+  const { call } = judge;
   const { config, inputs, x } = call;
   const numExperts = numColumns(config);
   const routing = { logits: compared.logits.value, probs: compared.probs.value };
-  const isTold = (name: string) => observation.tensors.has(name);
-  const onSelection = isTold('selected') || isTold('kept') ? 'combine' : 'selection';
-  const onDispatch = isTold('kept') ? 'combine' : 'dispatch';
+  const { onSelection, onDispatch } = stagesOfPairs(judge);
   const all = chosen.map(status => (status === OUT ? 0 : 1));
   const suspicions: ReturnType<typeof pairSuspicions> = [
     [onDispatch, 'nothing is dropped', () => all],
     [onSelection, 'only the first expert of each token counts', () => firstOnly(kept, weights.value)],
     [onSelection, 'every expert counts', () => new Uint8Array(kept.length).fill(1)],
   ];
-  if (!isTold('kept')) {
+  if (inputs.tokenMask && config.router !== 'base_train') {
+    const { tokenMask, ...unmasked } = inputs;
+    const selected = () => routers[config.router].select(routing, unmasked, config);
+    suspicions.push([onSelection, PADDING, () => keptFlags(planWithinCapacity(selected(), routing, unmasked, config))]);
+  }
+  if (onDispatch === 'dispatch') {
     const selection = rankedSelection(all, x.rows, numExperts, routing, call);
     for (const [name, flags] of otherDrops(call, selection, routing)) suspicions.push(['dispatch', name, flags]);
   }

@@ -1,6 +1,7 @@
 /** What an implementation does besides answering: whether it answers the same again, alone, and after something else. */
 import { routers } from '../../selection/routers.js';
 import type { Matrix } from '../../types.js';
+import { stageOf } from '../judge/observe.js';
 import type { Conformance, Finding, Implementation, LayerCall, Outputs } from '../types.js';
 import type { ImplementationError } from './implementation-error.js';
 import { withTokens } from './parts.js';
@@ -50,8 +51,7 @@ export async function observe(
   const when = behaviour === 'poison' ? 'after a call whose values overflow' : 'the second time';
   const again = await answerOf(implementation, call);
   if ('kind' in again) return [{ ...again, detail: `${when}: ${again.detail}` }];
-  const difference = differenceOf(first, again);
-  return difference ? [told(kind, `${when}, ${difference}`, judge(again, call))] : [];
+  return told(kind, `${when}, `, first, again, judge(again, call));
 }
 
 async function observePart(
@@ -66,14 +66,25 @@ async function observePart(
   const part = await answerOf(implementation, partCall);
   const when = tokens.length === 1 ? `token ${tokens[0]} alone` : `the first ${tokens.length} tokens alone`;
   if ('kind' in part) return [{ ...part, detail: `${when}: ${part.detail}` }];
-  const difference = differenceOf(rowsOf(whole, tokens), part);
-  return difference ? [told('batch-dependent', `${when}: ${difference}`, judge(part, partCall))] : [];
+  return told('batch-dependent', `${when}: `, rowsOf(whole, tokens), part, judge(part, partCall));
 }
 
-/** A fault where the other answer does not conform, else a property. */
-function told(kind: Finding['kind'], detail: string, { verdict, blamed }: Conformance): Finding {
-  if (verdict === 'conforms') return { kind, severity: 'property', detail: `${detail}; within the bounds` };
-  return { kind, severity: 'fault', ...(blamed && { stage: blamed }), detail };
+/** Of another answer that differs: a fault where it does not conform, told by the stage to blame, else a property. */
+function told(
+  kind: Finding['kind'],
+  when: string,
+  first: Outputs,
+  other: Outputs,
+  { verdict, blamed }: Conformance,
+): Finding[] {
+  const difference = differenceOf(first, other);
+  if (difference === undefined) return [];
+  if (verdict === 'conforms')
+    return [{ kind, severity: 'property', detail: `${when}${difference}; within the bounds` }];
+  const ofBlamed = new Map([...first].filter(([name]) => stageOf(name) === blamed));
+  const ofY = new Map([...first].filter(([name]) => name === 'y'));
+  const worst = differenceOf(ofBlamed, other) ?? differenceOf(ofY, other) ?? difference;
+  return [{ kind, severity: 'fault', ...(blamed && { stage: blamed }), detail: `${when}${worst}` }];
 }
 
 /** Where nothing is dropped a token's way does not depend on the others, balanced assignment aside. */

@@ -3,6 +3,7 @@ import type { Matrix } from '../../types.js';
 import { conform } from '../judge/conform.js';
 import type { Conformance, Finding, Implementation, LayerCall } from '../types.js';
 import { answerOf, type Behaviour, behaviours, observe } from './behaviour.js';
+import { inquire } from './inquire.js';
 
 export interface ExamineOptions {
   /** What is looked at besides the answer; each costs a call or two. Default: all. */
@@ -24,7 +25,7 @@ export async function examine(
   const outputs = await answerOf(implementation, given);
   if ('kind' in outputs) return withFindings({ verdict: 'conforms', stages: [], findings: [] }, [outputs]);
   const judge = (answer: typeof outputs, of: LayerCall) => conform(answer, of, implementation.arithmetic);
-  const result = judge(outputs, call);
+  const result = await inquire(implementation, call, judge(outputs, call));
   const modified = modificationOf(call, given);
   if (modified) return withFindings(result, [{ kind: 'input modified', severity: 'fault', detail: modified }]);
   const findings: Finding[] = [];

@@ -171,8 +171,7 @@ async function fewest(
     if (!(await prefix(middle))) low = middle + 1;
   }
   for (let length = Math.floor(count(best()) / 2); length >= 1; length = Math.floor(length / 2)) {
-    const starts = Math.min(count(best()), MOST_CUTS * length);
-    for (let start = 0; start < starts; ) {
+    for (let start = 0; start < Math.min(count(best()), MOST_CUTS * length); ) {
       const total = count(best());
       const cut = [...range(0, start), ...range(Math.min(total, start + length), total)];
       if (cut.length < least || cut.length === total || !(await take(() => keep(best(), cut)))) start += length;

@@ -50,7 +50,7 @@ function asOneColumn(call: LayerCall): LayerCall {
 }
 
 /** Every expert for every token: no decision is left. Hash gets a router, of zeros. */
-function asDense(call: LayerCall): LayerCall {
+export function asDense(call: LayerCall): LayerCall {
   const { config, weights, inputs, x } = call;
   const { threshold, topK, ...others } = config;
   const { noise, tokenIds, hashTable, ...mask } = inputs;
