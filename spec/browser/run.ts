@@ -16,12 +16,12 @@ const pages = [
   {
     name: 'isolated',
     headers: isolation,
-    files: ['wasm', 'wasm-bits', 'wasm-formats', 'wasm-threads', 'browser/isolated'],
+    files: ['wasm', 'wasm-bits', 'wasm-formats', 'wasm-threads', 'runtime-faults', 'browser/isolated'],
   },
   {
     name: 'not isolated',
     headers: {},
-    files: ['wasm', 'wasm-bits', 'wasm-formats', 'wasm-threads', 'browser/not-isolated'],
+    files: ['wasm', 'wasm-bits', 'wasm-formats', 'wasm-threads', 'runtime-faults', 'browser/not-isolated'],
   },
   {
     name: 'without workers',
