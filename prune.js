@@ -9,6 +9,7 @@ for (const [compiled, source] of [
   ['dist', 'src'],
   ['build/spec', 'spec'],
   ['build/bench', 'bench'],
+  ['build/page', 'page'],
 ]) {
   const folder = join(root, compiled);
   if (!existsSync(folder)) continue;

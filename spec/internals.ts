@@ -5,6 +5,7 @@ async function inside<Module>(name: string, folder = 'wasm'): Promise<Module> {
 }
 
 export const { outputsOf } = await inside<typeof import('../src/wasm/exercise.js')>('exercise');
+export const { inflate } = await inside<typeof import('../src/wasm/inflate.js')>('inflate');
 export const { compileKernels } = await inside<typeof import('../src/wasm/kernels.js')>('kernels');
 export const { Memory } = await inside<typeof import('../src/wasm/memory.js')>('memory');
 export const { packWeights } = await inside<typeof import('../src/wasm/packed-weights.js')>('packed-weights');

@@ -6,6 +6,7 @@ import { loadModel, run } from 'xmoe/model';
 import { runtimes } from '../bench/contenders/onnxruntime.js';
 import { expertsForms, languageModel } from '../bench/onnx-gpt.js';
 import { openOnnxruntime } from '../bench/readers/onnxruntime.js';
+import { RUNS } from './environment.js';
 import { missing } from './parties/onnxruntime.js';
 import { TINY, tinyModelFile } from './tiny-model.js';
 
@@ -19,7 +20,7 @@ const TOLERANCE = 2 ** -13;
 const NUM_BYTES = 48;
 
 /** With RUNS of 2000 or more all of them. */
-const texts = Number(process.env.RUNS ?? 200) >= 2000 ? ['sotu', 'moby', 'kjv'] : ['sotu'];
+const texts = RUNS >= 2000 ? ['sotu', 'moby', 'kjv'] : ['sotu'];
 
 for (const runtime of runtimes) {
   for (const experts of expertsForms) {

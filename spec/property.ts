@@ -1,9 +1,8 @@
-/** Random tests that say how to repeat them. Environment: RUNS (cases a property), SEED, REPLAY (one failing case). */
+/** Random tests that say how to repeat them. Environment: RUNS (cases a property; at least 50), SEED, REPLAY (one failing case). */
 import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
-import { env } from './environment.js';
+import { env, RUNS } from './environment.js';
 
-const RUNS = Number(env.RUNS ?? 200);
 const SEED = Number(env.SEED ?? Math.random() * 2 ** 32) | 0;
 
 export interface PropertyOptions<T> {

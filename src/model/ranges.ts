@@ -8,6 +8,7 @@ import {
   type Abort,
   type BlobLike,
   broken,
+  type Controller,
   type ModelSource,
   SourceError,
   throwIfAborted,
@@ -66,7 +67,7 @@ interface Parts {
 class OpenRanges implements Ranges {
   readonly length: number;
   readonly #parts: Parts;
-  readonly #underWay = new Set<AbortController>();
+  readonly #underWay = new Set<Controller>();
   #isClosed = false;
 
   constructor(parts: Parts) {

@@ -54,8 +54,14 @@ export function throwIfAborted(signal: Abort | undefined): void {
   if (signal?.aborted) throw signal.reason;
 }
 
+/** An AbortController: the types of whoever imports ours may be without the platform's. */
+export interface Controller {
+  readonly signal: Abort;
+  abort(reason?: unknown): void;
+}
+
 /** A controller of its own that an abort of `signal` reaches, until it is let go. */
-export function within(signal: Abort | undefined): { readonly own: AbortController; release(): void } {
+export function within(signal: Abort | undefined): { readonly own: Controller; release(): void } {
   const own = new AbortController();
   const abort = () => own.abort(signal!.reason);
   if (signal?.aborted) abort();

@@ -40,6 +40,8 @@ export class Held<Packed> {
   readonly #onRelease: (held: Held<Packed>) => void;
   #open: Open<Packed> | undefined;
   #isDisposed = false;
+  /** Whether workers were left behind that may still write into its memory. */
+  #isLeft = false;
   /** Calls that have not settled: of `runAsync`, and of `runInTurns`. */
   #numUnderWay = 0;
 
@@ -61,10 +63,21 @@ export class Held<Packed> {
     this.#open = { ...workspaceOver(threads.module, memory), packed };
   }
 
-  /** @throws Error after `dispose` */
+  /**
+   * Where it lies now: in another memory than before, if workers were left behind in that one.
+   *
+   * @throws Error after `dispose`; MemoryError where there is no other memory to be had: asked again, it looks again
+   */
   get open(): Open<Packed> {
-    if (this.#open && !this.#isDisposed) return this.#open;
-    throw new Error(`"${this.#owner}" expected one in use, got one that was disposed of`);
+    if (!this.#open || this.#isDisposed) {
+      throw new Error(`"${this.#owner}" expected one in use, got one that was disposed of`);
+    }
+    if (this.#isLeft) {
+      const { memory, packed } = this.#open;
+      this.#open = { ...workspaceOver(this.#threads.module, memory.copyKept(this.#owner)), packed };
+      this.#isLeft = false;
+    }
+    return this.#open;
   }
 
   /** @throws Error while a `runAsync` is under way; WorkerError where a worker has died: the next call works */
@@ -113,19 +126,15 @@ export class Held<Packed> {
 
   #call<Result, Yields>(compute: Computation<Packed, Result, Yields>): SplitCall<Result, Yields> {
     const space = this.open;
-    return { space, loops: compute(space, this.#threads.numThreads), moveOut: () => this.#moveOut(space) };
-  }
-
-  /** Takes what is kept to another memory. */
-  #moveOut({ memory, packed }: Open<Packed>): void {
-    this.#open = undefined; // in case there is none to be had
-    if (this.#isDisposed) return;
-    this.#open = { ...workspaceOver(this.#threads.module, memory.copyKept(this.#owner)), packed };
+    const leave = () => {
+      this.#isLeft = true;
+    };
+    return { space, loops: compute(space, this.#threads.numThreads), leave };
   }
 
   #release(): void {
     if (!this.#isDisposed || this.#numUnderWay > 0 || !this.#open) return;
-    this.#threads.pool?.giveBack(this.#open.memory);
+    if (!this.#isLeft) this.#threads.pool?.giveBack(this.#open.memory);
     this.#open = undefined;
     this.#onRelease(this);
   }

@@ -75,8 +75,11 @@ export interface KernelModule {
   readonly set: KernelSet;
 }
 
+/** Compiled before, by target and memory. It is more than a saving: workerd compiles only while a worker starts. */
+const compiled = new Map<string, WasmModule>();
+
 /**
- * Compile the kernels of a target. Every module has all sets: another choice is `{ ...module, set }`, without compiling
+ * Compile the kernels of a target, once. Every module has all sets: another choice is `{ ...module, set }`, without compiling
  * again, for layers that are loaded after it.
  *
  * @param mark makes the module another one for an engine that compiles equal bytes once
@@ -87,9 +90,15 @@ export async function compileKernels(
   set: KernelSet,
   mark?: string,
 ): Promise<KernelModule> {
-  const plain = isShared ? importingSharedMemory(bytes(target)) : bytes(target);
-  const module = await compile(mark === undefined ? plain : marked(plain, mark));
+  const key = `${target} ${isShared} ${mark}`;
+  const module = compiled.get(key) ?? (await compile(codeOf(target, isShared, mark)));
+  compiled.set(key, module);
   return { target, module, isShared, set };
+}
+
+function codeOf(target: Target, isShared: boolean, mark: string | undefined): Uint8Array {
+  const plain = isShared ? importingSharedMemory(bytes(target)) : bytes(target);
+  return mark === undefined ? plain : marked(plain, mark);
 }
 
 /** With a custom section of that name, of at most 100 letters, and no content: engines ignore it. */

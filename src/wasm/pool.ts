@@ -11,10 +11,10 @@ export interface SplitCall<Result, Step = Loop> {
   readonly space: Workspace;
   readonly loops: Generator<Step, Result, void>;
   /** Told when workers were left behind that may still write into the call's memory: it is theirs from now on. */
-  moveOut(): void;
+  leave(): void;
 }
 
-type AnyCall = Pick<SplitCall<unknown>, 'space' | 'moveOut'>;
+type AnyCall = Pick<SplitCall<unknown>, 'space' | 'leave'>;
 
 export class Pool {
   readonly #newTeam: () => Team;
@@ -136,7 +136,7 @@ export class Pool {
     if (!(error instanceof WorkerError) || this.#isDisposed) return;
     this.#team.dissolve(error.message);
     this.#team = this.#newTeam();
-    call.moveOut();
+    call.leave();
   }
 }
 
