@@ -48,6 +48,16 @@ test('every drawn layer is legal, and its numbers are float32', () => {
 
 type Place = (layer: Layer, trace: Trace) => boolean;
 
+/** How many of its equal probabilities, powers of ½, come to τ; NaN where that is none of 1 … E − 1, or they are not equal. */
+function meetingOf({ config }: Layer, { routing: { probs } }: Trace): number {
+  const isLevel = probs.data.length > 0 && probs.data.every((v: number) => v === probs.data[0]);
+  const met = (config.threshold ?? 0) * probs.cols;
+  const isMet = Math.round(met) > 0 && Math.round(met) < probs.cols;
+  return config.router === 'threshold' && isLevel && Number.isInteger(Math.log2(probs.cols)) && isMet
+    ? met
+    : Number.NaN;
+}
+
 /** Where a fault may start; each must come up within so many cases, for every seed tried. */
 const places: [name: string, within: number, place: Place][] = [
   ['no token', 100, ({ x }) => x.rows === 0],
@@ -83,23 +93,13 @@ const places: [name: string, within: number, place: Place][] = [
     (_, { plan }) => plan.selection.tokenOffsets.some((o, t, all) => all[t + 1] - o > 2),
   ],
   ['x in the hundreds', 100, ({ x }) => x.data.some((v: number) => Math.abs(v) > 100)],
+  ['a mass that meets τ exactly', 150, (layer, trace) => Number.isInteger(meetingOf(layer, trace))],
   [
-    'a mass that meets τ exactly',
-    100,
-    ({ config }, { routing }) => {
-      const { probs } = routing;
-      const [p, numExperts] = [probs.data[0], probs.cols];
-      const isLevel =
-        probs.data.length > 0 && probs.data.every((v: number) => v === p) && Number.isInteger(Math.log2(numExperts));
-      const met = (config.threshold ?? 0) * numExperts;
-      return (
-        config.router === 'threshold' &&
-        isLevel &&
-        numExperts > 1 &&
-        Number.isInteger(met) &&
-        met > 0 &&
-        met < numExperts
-      );
+    'a mass within 2^-9 of τ, and not at it',
+    400,
+    (layer, trace) => {
+      const met = meetingOf(layer, trace);
+      return met !== Math.round(met) && Math.abs(met / Math.round(met) - 1) < 2 ** -9;
     },
   ],
 ];

@@ -108,7 +108,7 @@ const faults: [what: string, script: string, kind: Finding['kind'], detail: RegE
     'exits in the middle of an answer',
     'write(framed(answerTo(read())).subarray(0, 100)); process.exit(0);',
     'crashed',
-    /status 0 without an answer, after 100 bytes of one/,
+    /status 0 without an answer, after 92 of the \d+ bytes that it announced/,
   ],
   [
     'leaves after each answer',
@@ -127,7 +127,7 @@ const faults: [what: string, script: string, kind: Finding['kind'], detail: RegE
     'hangs in the middle of an answer',
     'write(framed(answerTo(read())).subarray(0, 50)); await sleep(99999);',
     'hung',
-    /within 1 s, after 50 bytes of one/,
+    /within 1 s, after 42 of the \d+ bytes that it announced/,
     { seconds: 1 },
   ],
   [
@@ -136,6 +136,25 @@ const faults: [what: string, script: string, kind: Finding['kind'], detail: RegE
     'hung',
     /no answer within 1 s/,
     { seconds: 1 },
+  ],
+  [
+    'counts the length in the length',
+    `for (let q; (q = read()); ) { const bytes = framed(answerTo(q)); bytes.writeBigUInt64LE(BigInt(bytes.length)); write(bytes); }`,
+    'hung',
+    /bytes that it announced: the length counts the bytes behind it, not itself/,
+    { seconds: 1 },
+  ],
+  [
+    'writes the length in the other order',
+    `for (let q; (q = read()); ) { const bytes = framed(answerTo(q)); bytes.subarray(0, 8).reverse(); write(bytes); }`,
+    'wrote too much',
+    /announced an answer of \d+ bytes; .*the length is little-endian/,
+  ],
+  [
+    'writes the file alone',
+    `for (let q; (q = read()); ) write(answerTo(q));`,
+    'wrote too much',
+    /is it a safetensors file without the length of the answer before it\?/,
   ],
   ['does not read', 'await sleep(99999);', 'hung', /no answer within 0\.5 s/, { seconds: 0.5 }],
   ['prints', 'console.log("Loading the model"); serve();', 'wrote rubbish', /text where .*: "Loading the model/],
@@ -203,6 +222,18 @@ describe('a program that', { concurrency: 4 }, () => {
       assert.match(findings[0].detail, detail);
     });
   }
+});
+
+test('what hung once has less time: ten times its slowest answer, and at least 5 s', async () => {
+  const implementation = await program('await sleep(99999);', { seconds: 6 });
+  const messages: string[] = [];
+  for (let i = 0; i < 2; i++)
+    await Promise.resolve(implementation.run(call)).catch(error => messages.push(error.message));
+  await implementation.close?.();
+  assert.deepEqual(
+    messages.map(message => /within (\d+) s/.exec(message)?.[1]),
+    ['6', '5'],
+  );
 });
 
 test('a program that takes too much memory is ended', {

@@ -56,7 +56,7 @@ const MASKS: Choices<Recipe['mask']> = [
  * Sizes   mostly 1 to 19, every tail of vectors of 4 and several whole ones; T = 0, T = 1 and E = 1; one case in five has
  *         one size up to 600, past a warp, a byte and a block: faults start at the 33rd token, the 128th or 256th expert
  * Ties    where all logits are equal, E is often a power of two and τ a multiple of 1/E: p and its sums are exact in every
- *         format, and τ meets them
+ *         format, and τ meets them, or all but does
  */
 export function drawRecipe(seed: number, index: number, wanted: WantedRecipes = {}): Recipe {
   const draws = drawsOf(seed, index);
@@ -73,7 +73,7 @@ export function drawRecipe(seed: number, index: number, wanted: WantedRecipes = 
     expertValues: draws.oneIn(3) ? 'integers' : 'generic',
     biases: { up: draws.oneIn(2), gate: draws.oneIn(2), down: draws.oneIn(2) },
     storage: wanted.storage ?? 'f32',
-    threshold: exact === undefined ? threshold(draws) : draws.integer(0, exact) / exact,
+    threshold: exact === undefined ? threshold(draws) : besideMass(draws, exact),
     topK: draws.oneIn(6) ? 600 : draws.integer(1, 6),
     noise: draws.oneIn(2),
     capacity: capacity(draws, sizes),
@@ -141,10 +141,21 @@ function threshold(draws: Draws): number {
   ])();
 }
 
-/** No drop; tight; γ·T/E on an integer, or a last bit beside it; more than T; nothing at all; the default C_min. */
+/** A mass of equal probabilities, or a little beside it: what f16, bf16 and an epsilon do not tell from it. */
+function besideMass(draws: Draws, numExperts: number): number {
+  const mass = draws.integer(0, numExperts) / numExperts;
+  const beside = draws.choose<number>([
+    [6, 0],
+    [1, 1],
+    [1, -1],
+  ]);
+  return mass * (1 + beside * 2 ** -draws.integer(10, 18));
+}
+
+/** No drop; tight; γ·T/E on an integer, or a last bit or a little beside it; more than T; nothing at all; the default C_min. */
 function capacity(draws: Draws, { numTokens, numExperts }: Sizes): Recipe['capacity'] {
   const ofIntegers = (draws.integer(1, 4) * numExperts) / Math.max(1, numTokens);
-  const besideIt = draws.choose(equally([1, 1 - 2 ** -52, 1 + 2 ** -52]));
+  const besideIt = draws.choose(equally([1, 1 - 2 ** -52, 1 + 2 ** -52, 1 - 2 ** -12, 1 + 2 ** -12]));
   return draws.choose<() => Recipe['capacity']>([
     [4, () => ({ capacityFactor: null })],
     [5, () => ({ capacityFactor: draws.integer(1, 8) / 8, minCapacity: draws.integer(0, 1) })],

@@ -12,7 +12,7 @@ export interface Layer {
 }
 
 /**
- * What the logits look like. `tied`: integers, experts and tokens repeated. `level`: all equal. `saturated`: multiples
+ * What the logits look like. `tied`: integers, experts and tokens repeated. `level`: all equal, and exact in float32. `saturated`: multiples
  * of 1000, so that probabilities are 0 or 1/n. `negative`: negative integers. `steep`: tails that underflow. `heavy`: a few
  * elements of x hundreds of times the others, as trained models have them.
  */
@@ -128,8 +128,9 @@ function xOf({ sizes: { dModel }, logits, seed }: Recipe, numTokens: number): Ma
     switch (logits) {
       case 'generic':
       case 'steep':
-      case 'level':
         return generic(u);
+      case 'level':
+        return integer(u, -64, 64) / 64;
       case 'heavy':
         return generic(u) * (uniform(seed, X, t, c, 1) < 0.1 ? 300 : 1);
       case 'tied':
@@ -155,7 +156,7 @@ function routerOf({ sizes: { dModel }, logits, seed }: Recipe, numColumns: numbe
       case 'tied':
         return integer(ofRepeated, -1, 1);
       case 'level':
-        return generic(uniform(seed, ROUTER, 0, c));
+        return integer(uniform(seed, ROUTER, 0, c), -4, 4) / 4;
       case 'saturated':
         return 1000 * integer(ofRepeated, -1, 1);
       case 'negative':

@@ -59,10 +59,13 @@ function conclusion(report: CheckReport): string {
 
 function probeLines({ probes }: CheckReport): string[] {
   if (!probes?.results.some(({ got }) => typeof got !== 'string')) return [];
-  const { rule, ties } = probes;
+  const { rule, ties, inexact } = probes;
   const known =
     rule === undefined ? 'by no rule that we know' : rule === 'XMoE' ? 'as XMoE does' : `by another rule: ${rule}`;
-  return [`where arithmetic is exact, it selects ${known}${ties ? `; of equal probabilities, ${ties}` : ''}`];
+  return [
+    `where arithmetic is exact, it selects ${known}${ties ? `; of equal probabilities, ${ties}` : ''}`,
+    ...(inexact ? [`but its own probabilities are not exact there: ${inexact.got} for ${inexact.expected}`] : []),
+  ];
 }
 
 function stageTable(tally: Tally): string[] {

@@ -74,13 +74,12 @@ export class ForeignProcess {
   }
 
   /**
-   * The answer to one question, both without their lengths.
+   * The answer to one question, both without their lengths, within these seconds.
    * @throws ImplementationError crashed, hung, wrote rubbish or wrote too much; then the program is ended
    */
-  ask(question: Uint8Array, maxBytes: number): Promise<Uint8Array> {
+  ask(question: Uint8Array, maxBytes: number, seconds = this.#limits.seconds): Promise<Uint8Array> {
     if (this.#failure) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
-      const { seconds } = this.#limits;
       const tooLate = () => this.#fail('hung', `gave no answer within ${seconds} s${this.#soFar()}`);
       const timers = [setTimeout(tooLate, 1000 * seconds), setInterval(() => this.#checkMemory(), MEMORY_POLL_MS)];
       this.#question = { resolve, reject, maxBytes, timers };
@@ -122,11 +121,18 @@ export class ForeignProcess {
       const isText = first
         .subarray(0, 4)
         .every(byte => (byte >= 0x20 && byte < 0x7f) || byte === 0x0a || byte === 0x0d);
+      const isSwapped = Number(new DataView(first.buffer, first.byteOffset).getBigUint64(0)) <= maxBytes;
+      const hint = isSwapped ? '; the length is little-endian' : '';
       if (isText) this.#fail('wrote rubbish', `wrote text where the length of an answer belongs: ${preview(first)}`);
       else
-        this.#fail('wrote too much', `announced an answer of ${length} bytes; ${maxBytes} are allowed for this call`);
+        this.#fail(
+          'wrote too much',
+          `announced an answer of ${length} bytes; ${maxBytes} are allowed for this call${hint}`,
+        );
     } else if (this.#received > 8 + length) {
-      this.#fail('wrote too much', `wrote more than the ${length} bytes that its answer was to have`);
+      const isBare = Buffer.from(first.subarray(8, 10)).toString('latin1') === '{"'; // JSON, where its own length belongs
+      const hint = isBare ? '; is it a safetensors file without the length of the answer before it?' : '';
+      this.#fail('wrote too much', `wrote more than the ${length} bytes that its answer was to have${hint}`);
     } else if (this.#received === 8 + length) {
       this.#answer(joined(this.#chunks).subarray(8));
     }
@@ -174,11 +180,17 @@ export class ForeignProcess {
     this.#exit = how;
     process.removeListener('exit', this.#endWithUs);
     if (this.#question) this.#failSoon(how);
-    else this.#fail('crashed', `${how} after its last answer`); // told by the next question
+    else this.#fail('crashed', `${how} after its last answer: it is to go on until its stdin ends`); // told by the next question
   }
 
   #soFar(): string {
-    return this.#received > 0 ? `, after ${this.#received} bytes of one` : '';
+    if (this.#received === 0) return '';
+    const head = joined(this.#chunks);
+    if (head.length < 8) return `, after ${this.#received} bytes of one`;
+    const length = Number(new DataView(head.buffer, head.byteOffset).getBigUint64(0, true));
+    const got = this.#received - 8;
+    const hint = length - got === 8 ? ': the length counts the bytes behind it, not itself' : '';
+    return `, after ${got} of the ${length} bytes that it announced${hint}`;
   }
 
   #checkMemory(): void {

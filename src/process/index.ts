@@ -16,6 +16,9 @@ export interface ProcessOptions extends Partial<ProcessLimits> {
 
 const DEFAULT_LIMITS: ProcessLimits = { seconds: 60, memoryBytes: 8 * 2 ** 30 };
 
+/** The least that a program has for an answer after it hung. */
+const SHORT_SECONDS = 5;
+
 /**
  * The program is started, and started again by the first call after each failure.
  *
@@ -28,6 +31,8 @@ export async function processImplementation(
 ): Promise<Implementation> {
   const { arithmetic = arithmeticNamed('f32'), ...limits } = options;
   const start = () => ForeignProcess.start(command, { ...DEFAULT_LIMITS, ...limits });
+  const limit = limits.seconds ?? DEFAULT_LIMITS.seconds;
+  let [slowest, patience] = [0, limit];
   let running: ForeignProcess | undefined = await start();
   const close = async () => {
     await running?.close();
@@ -38,12 +43,18 @@ export async function processImplementation(
     arithmetic,
     async run(call) {
       running ??= await start();
+      const asked = performance.now();
       try {
-        const { outputs, refused } = answerOf(await running.ask(questionOf(call), maxAnswerBytes(call)));
+        const answer = await running.ask(questionOf(call), maxAnswerBytes(call), patience);
+        slowest = Math.max(slowest, (performance.now() - asked) / 1000);
+        const { outputs, refused } = answerOf(answer);
         if (refused === undefined) return outputs;
         throw new ImplementationError('refused', quote(refused));
       } catch (error) {
-        if ((error as ImplementationError).kind !== 'refused') await close();
+        const { kind } = error as ImplementationError;
+        // what hung once is put again to be cut down, and need not be waited for as long
+        if (kind === 'hung') patience = Math.min(limit, Math.max(SHORT_SECONDS, 10 * slowest));
+        if (kind !== 'refused') await close();
         throw error;
       }
     },

@@ -1,6 +1,6 @@
 /** The experts on the implementation's own kept pairs; y on its own experts' rows and weights. */
 import { numColumns } from '../../selection/routers.js';
-import { isReal } from '../../selection/selection.js';
+import { isReal, numRealTokens } from '../../selection/selection.js';
 import type { DispatchPlan, Routing } from '../../types.js';
 import { type Approximate, exactly } from '../bounds/approximate.js';
 import {
@@ -48,7 +48,8 @@ export function judgeExperts(
   const maybe = dispatch.kept.map(status => (status === OUT ? OUT : IN));
   const widest = expertsApprox(x, planOfKept(maybe, x.rows, routing, config), weights, config, rounding);
   const widestWeights = weightsApprox(maybe, compared, config, router, rounding);
-  const neverDrops = capacitiesOf(x.rows, inputs, config) === undefined;
+  const numReal = numRealTokens(x.rows, inputs.tokenMask);
+  const neverDrops = capacitiesOf(x.rows, inputs, config)?.every(capacity => capacity >= numReal) !== false;
   const { kept, open, impossible } = settle(
     judge,
     dispatch.kept,

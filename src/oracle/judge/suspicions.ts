@@ -224,7 +224,9 @@ function pairSuspicions(
   const { onSelection, onDispatch } = stagesOfPairs(judge);
   const all = chosen.map(status => (status === OUT ? 0 : 1));
   const suspicions: ReturnType<typeof pairSuspicions> = [
-    [onDispatch, 'nothing is dropped', () => all],
+    ...(config.capacityFactor === null
+      ? []
+      : ([[onDispatch, 'nothing is dropped', () => all]] as ReturnType<typeof pairSuspicions>)),
     [onSelection, 'only the first expert of each token counts', () => firstOnly(kept, weights.value)],
     [onSelection, 'every expert counts', () => new Uint8Array(kept.length).fill(1)],
   ];

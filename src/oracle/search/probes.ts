@@ -39,6 +39,8 @@ export interface Seen {
   readonly experts: readonly number[];
   /** Whether experts of probability 0 show: in `selected` and `kept` they do, in weights and y they do not. */
   readonly showsZeros: boolean;
+  /** Its probabilities of the first token, where it gives them. */
+  readonly probs?: readonly number[];
 }
 
 export interface ProbeReport {
@@ -48,6 +50,8 @@ export interface ProbeReport {
   readonly rule?: RuleName;
   /** Which of equals comes first: a property, and no fault. Absent where nothing was seen. */
   readonly ties?: 'lowest index first' | 'highest index first' | 'another order';
+  /** The first of its own probabilities that is not what exact arithmetic gives: a rule told by such is not told. */
+  readonly inexact?: { readonly expected: number; readonly got: number };
 }
 
 /** Probabilities, as logits of 0 and −1000 give them, and a threshold: beside each other so that every rule differs. */
@@ -116,7 +120,7 @@ export async function probe(implementation: Implementation): Promise<ProbeReport
   const seen = results.flatMap(({ probe, got }) => (typeof got === 'string' ? [] : [{ probe, ...got }]));
   if (seen.length === 0) return { results };
   const follows = RULES.find(([, count]) => seen.every(answer => agrees(count, answer)));
-  return { results, ...(follows && { rule: follows[0] }), ...tiesIn(seen) };
+  return { results, ...(follows && { rule: follows[0] }), ...tiesIn(seen), ...inexactIn(seen) };
 }
 
 async function put(implementation: Implementation, probe: Probe): Promise<ProbeResult> {
@@ -133,6 +137,14 @@ type Answer = Seen & { readonly probe: Probe };
 function agrees(count: Rule, { probe: { probs, threshold }, experts, showsZeros }: Answer): boolean {
   const taken = count(probs, threshold);
   return experts.length === (showsZeros ? taken : Math.min(taken, probs.filter(p => p > 0).length));
+}
+
+function inexactIn(answers: readonly Answer[]): Pick<ProbeReport, 'inexact'> {
+  for (const { probe, probs = [] } of answers) {
+    const e = probs.findIndex((p, i) => p !== probe.probs[i]);
+    if (e >= 0) return { inexact: { expected: probe.probs[e], got: probs[e] } };
+  }
+  return {};
 }
 
 /** Which of equals came first, where some of them were taken and some were not. */
@@ -155,7 +167,13 @@ function takenIn(outputs: Outputs, numExperts: number): Seen | string {
   const tensor = name === undefined ? undefined : outputs.get(name);
   if (tensor?.shape.join() !== `${NUM_TOKENS},${numExperts}`) return 'it gave nothing that shows its selection';
   const experts = Array.from({ length: numExperts }, (_, e) => e).filter(e => tensor.data[e] !== 0);
-  return { experts, showsZeros: name === 'selected' || name === 'kept' };
+  const probs = outputs.get('probs');
+  const isWhole = probs?.shape.join() === tensor.shape.join();
+  return {
+    experts,
+    showsZeros: name === 'selected' || name === 'kept',
+    ...(isWhole && { probs: Array.from(probs!.data.subarray(0, numExperts)) }),
+  };
 }
 
 function level(numExperts: number): number[] {

@@ -49,6 +49,9 @@ export interface SearchReport {
 
 const SHRINK_LIMITS: ShrinkLimits = { runs: 3000, ms: 30_000 };
 
+/** Of what gave no answer: each try starts it again, and any call is likely to show it. */
+const SHRINK_MS_WITHOUT_ANSWER = 10_000;
+
 /** How long the loop of events may wait for us: for Ctrl-C, and for a page to draw. */
 const PATIENCE_MS = 50;
 
@@ -77,7 +80,9 @@ export async function search(implementation: Implementation, options: SearchOpti
     tally.add(conformance);
     if (conformance.verdict === 'conforms') continue;
     progress(done, true);
-    const limits = { ...SHRINK_LIMITS, ...(signal && { signal }), ...options.shrinkLimits };
+    const answered = conformance.stages.length > 0;
+    const ofFault = answered ? {} : { ms: SHRINK_MS_WITHOUT_ANSWER };
+    const limits = { ...SHRINK_LIMITS, ...ofFault, ...(signal && { signal }), ...options.shrinkLimits };
     const failure = await shrunk(implementation, { index, call, conformance }, limits);
     return { tally, interrupted: isAborted(), failure };
   }

@@ -62,6 +62,8 @@ export async function shrink(
     return taken;
   };
 
+  // what any call shows is not worth a search
+  await take(() => [hidden, width, tokens, experts].reduce((least, of) => of.keep(least, range(0, of.least)), best));
   for (let again = true; again; ) {
     again = false;
     for (const dimension of dimensions) again = (await fewest(dimension, () => best, take)) || again;
