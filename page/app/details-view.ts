@@ -19,7 +19,7 @@ export class DetailsView {
         create(
           'p',
           { className: 'hint' },
-          'Point at a byte, or walk through the text with the arrow keys, to see which experts predicted it.',
+          'Point at a byte, or walk there with the arrow keys: its experts are shown here.',
         ),
       );
       return;
@@ -34,16 +34,17 @@ export class DetailsView {
         before.map(({ glyph }) => glyph.shown.replace('\n', '')).join(''),
       ),
       create('strong', {}, shown.glyph.shown.trim() || shown.glyph.name),
-      create('span', { className: 'note' }, noteOf(shown)),
+      create('span', { className: 'note' }, noteOf(shown, index === 0)),
     );
     const layers = shown.predicted?.layers ?? [];
     this.#panel.replaceChildren(heading, ...layers.map((routed, i) => layerOf(config.moeLayers[i], routed, threshold)));
   }
 }
 
-function noteOf({ byte, predicted }: ShownByte): string {
+function noteOf({ byte, predicted }: ShownByte, isFirst: boolean): string {
   const hex = `byte ${byte.toString(16).padStart(2, '0')}`;
-  if (!predicted) return `${hex}: the first of a text has nothing to be predicted from`;
+  if (!predicted)
+    return `${hex}: ${isFirst ? 'the first of a text has nothing to be predicted from' : 'not predicted yet'}`;
   const probability = 2 ** -predicted.bits;
   return `${hex}: ${predicted.bits.toFixed(2)} bits, so the model gave it ${(100 * probability).toPrecision(2)} %`;
 }

@@ -12,7 +12,7 @@ export interface Shape {
 
 /** Points of one text, by ascending threshold. */
 export interface Series {
-  /** Written at its end, where there are several. */
+  /** Written at its lowest threshold, where there are several. */
   readonly name?: string;
   readonly points: readonly CurvePoint[];
 }
@@ -23,9 +23,15 @@ const PLOT = { left: 40, right: WIDTH - 20, top: 26, bottom: HEIGHT - 40 };
 /** Nearer than this two labels would meet, in the units of the picture. */
 const NEAR = 70;
 
-/** @param current the threshold that is marked */
-export function plot(series: readonly Series[], current?: Threshold): Shape[] {
-  const { x, y, grid } = axes(series.flatMap(({ points }) => points));
+/**
+ * @param current the threshold that is marked
+ * @param quality what the bits of the points are
+ */
+export function plot(series: readonly Series[], current?: Threshold, quality = 'bits per byte'): Shape[] {
+  const { x, y, grid } = axes(
+    series.flatMap(({ points }) => points),
+    quality,
+  );
   const place = ({ evaluation }: CurvePoint): Place => [x(evaluation.flopsShare), y(evaluation.bitsPerByte)];
   return [...grid, ...series.flatMap(one => drawn(one, place, current))];
 }
@@ -43,7 +49,7 @@ function drawn({ name, points }: Series, place: (point: CurvePoint) => Place, cu
   const marked = points.find(({ threshold }) => threshold === current);
   const ends = [points[0], points.at(-1)].filter(point => point !== undefined && !isNear(point, marked, place));
   const names = name === undefined ? ends.map(point => label(point!, place, 'name')) : [];
-  if (name !== undefined && points.length > 0) names.push(label(points.at(-1)!, place, 'name', name));
+  if (name !== undefined && points.length > 0) names.push(label(points[0], place, 'name', name));
   return [line, ...dots, ...names, ...(marked ? [label(marked, place, 'tag')] : [])];
 }
 
@@ -71,7 +77,7 @@ interface Axes {
   readonly grid: readonly Shape[];
 }
 
-function axes(points: readonly CurvePoint[]): Axes {
+function axes(points: readonly CurvePoint[], quality: string): Axes {
   const shares = points.map(({ evaluation }) => evaluation.flopsShare).filter(share => share > 0);
   const bits = points.map(({ evaluation }) => evaluation.bitsPerByte);
   const [minBits, maxBits] = bits.length ? [Math.min(...bits), Math.max(...bits)] : [1, 3];
@@ -103,7 +109,7 @@ function axes(points: readonly CurvePoint[]): Axes {
         text(PLOT.left - 6, y(tick) + 4, 'end', tick.toFixed(digits)),
       ]),
       text(PLOT.right, HEIGHT - 6, 'end', 'FLOPs, dense FFNs = 100 % →'),
-      text(4, 12, 'start', '↑ bits per byte'),
+      text(4, 12, 'start', `↑ ${quality}`),
     ],
   };
 }

@@ -26,12 +26,18 @@ const runtime = await openRuntime(fileURLToPath(new URL('xmoe-gpt.safetensors', 
   threads: Math.min(8, availableParallelism()),
 });
 
+/** By how much a text is predicted worse than with every expert; those bits are written behind its name. */
 async function seriesOf([text, name]: readonly [text: string, name: string]): Promise<Series> {
   const bytes = readFileSync(new URL(`text/${text}.txt`, models));
   const points: CurvePoint[] = [];
   for (const threshold of thresholds)
     points.push({ threshold, evaluation: await runtime.evaluate(bytes, { threshold }) });
-  return { name, points };
+  const all = points.at(-1)!.evaluation.bitsPerByte;
+  const differences = points.map(({ threshold, evaluation }) => ({
+    threshold,
+    evaluation: { ...evaluation, bitsPerByte: evaluation.bitsPerByte - all },
+  }));
+  return { name: `${name} (${all.toFixed(3)})`, points: differences };
 }
 
 /** A shape as SVG writes it; no name and no text of ours has a letter that must be escaped. */
@@ -44,8 +50,9 @@ function written({ tag, attributes, text = '' }: Shape): string {
 const series: Series[] = [];
 for (const text of Object.entries(TEXTS)) series.push(await seriesOf(text));
 runtime.dispose();
-const title = '<title>Bits per byte against FLOPs over the threshold τ, of three texts</title>';
-const shapes = plot(series).map(written);
+const title =
+  '<title>Bits per byte, more than with every expert, against FLOPs over the threshold τ, of three texts</title>';
+const shapes = plot(series, undefined, 'bits per byte, more than with every expert').map(written);
 const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img">`;
 writeFileSync(picture, `${[svg, title, `<style>${STYLE}</style>`, ...shapes, '</svg>'].join('\n')}\n`);
 console.log(`${fileURLToPath(picture)}: ${series.length} texts, ${thresholds.length} thresholds each`);
