@@ -1,6 +1,6 @@
 /**
  * Compiles the kernels of every target, side by side, unless what was compiled is younger than all that it is made of; and
- * writes what is inlined, in modules that any bundler can take: dist/wasm/bytes.js, the kernels as base64, and
+ * writes what is inlined, in modules that any bundler can take: dist/wasm/bytes.js, the kernels deflated and as base64, and
  * dist/wasm/worker-source.js, the text that worker threads are started from.
  */
 import { execFile } from 'node:child_process';
@@ -8,6 +8,7 @@ import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from '
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { deflateRawSync } from 'node:zlib';
 
 const root = new URL('../', import.meta.url);
 const dist = name => new URL(`dist/wasm/${name}`, root);
@@ -28,15 +29,22 @@ await Promise.all(
   }),
 );
 
-const inlined = targets.map(target => `  ${target}: '${readFileSync(dist(`${target}.wasm`)).toString('base64')}',`);
+const inlined = targets.map(target => {
+  const compiled = readFileSync(dist(`${target}.wasm`));
+  const deflated = deflateRawSync(compiled, { level: 9 }).toString('base64');
+  return `  ${target}: { numBytes: ${compiled.length}, deflated: '${deflated}' },`;
+});
 writeFileSync(
   dist('bytes.js'),
-  `const inlined = {
+  `import { inflate } from './inflate.js';
+
+const inlined = {
 ${inlined.join('\n')}
 };
 
 export function bytes(target) {
-  return Uint8Array.from(atob(inlined[target]), c => c.charCodeAt(0));
+  const { numBytes, deflated } = inlined[target];
+  return inflate(Uint8Array.from(atob(deflated), c => c.charCodeAt(0)), numBytes);
 }
 `,
 );

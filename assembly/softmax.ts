@@ -1,4 +1,5 @@
 import { expRaised, lower } from './exp';
+import { highHalf, sumOfPair } from './vector';
 
 /**
  * p = exp(z - max z) / Σ exp(z - max z), row by row.
@@ -35,9 +36,7 @@ export function softmax_f32(logitsPtr: usize, probsPtr: usize, numTokens: i32, n
       sum01 = f64x2.add(sum01, f64x2.promote_low_f32x4(e));
       sum23 = f64x2.add(sum23, f64x2.promote_low_f32x4(highHalf(e)));
     }
-    const low = f64x2.extract_lane(sum01, 0) + f64x2.extract_lane(sum01, 1);
-    const high = f64x2.extract_lane(sum23, 0) + f64x2.extract_lane(sum23, 1);
-    const sum = f32x4.splat(<f32>(low + high));
+    const sum = f32x4.splat(<f32>(sumOfPair(sum01) + sumOfPair(sum23)));
 
     p = probsPtr;
     for (const end = probsPtr + foursBytes; p < end; p += 16) v128.store(p, f32x4.div(v128.load(p), sum));
@@ -80,12 +79,6 @@ function storeRest(ptr: usize, v: v128, count: i32): void {
     v128.store64_lane(ptr, v, 0);
     if (count == 3) v128.store32_lane(ptr + 8, v, 2);
   }
-}
-
-// @ts-ignore: decorator
-@inline
-function highHalf(v: v128): v128 {
-  return v128.shuffle<f32>(v, v, 2, 3, 2, 3);
 }
 
 // @ts-ignore: decorator

@@ -42,8 +42,12 @@ const benches: readonly Bench[] = [
           flags: ['--experimental-wasm-revectorize'],
         },
       ]),
+  { name: 'kernels-model', title: "The language model's kernels against the peak", flags: relaxedFlag },
   { name: 'growth', title: 'How the cost grows' },
   { name: 'selection', title: 'Selections that differ from the reference' },
+  { name: 'model', title: 'The language model, here and elsewhere' },
+  { name: 'stages', title: 'Where the time of a read goes', file: 'model-stages' },
+  { name: 'memory', title: 'Memory of the language model' },
   { name: 'reference', title: "The reference's product against the kernel" },
 ];
 

@@ -27,7 +27,7 @@ export interface Entry {
 
 /** Something that times itself, a program of its own say: samples in ms, taken for about so many ms. */
 export interface Sampler {
-  sample(ms: number): readonly number[];
+  sample(ms: number): readonly number[] | Promise<readonly number[]>;
 }
 
 /** How long each contender runs, in ms. In each part it runs at least once. */
@@ -108,7 +108,7 @@ function hasEnough({ samples }: Turn): boolean {
 /** Run for about so long, at least once, and tell whether calls hand over promises. */
 async function warm({ run }: Entry, ms: number): Promise<boolean> {
   if (typeof run !== 'function') {
-    run.sample(ms);
+    await run.sample(ms);
     return false;
   }
   const start = performance.now();

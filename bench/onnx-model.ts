@@ -12,26 +12,28 @@ export interface Node {
   readonly op: string;
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
-  /** A number is an integer; a float says so. */
-  readonly attributes?: Readonly<Record<string, number | string | { readonly float: number }>>;
+  readonly attributes?: Readonly<Record<string, Attribute>>;
   /** Absent: ONNX's own operators. */
   readonly domain?: string;
 }
 
+/** A number is an integer; a float says so. */
+export type Attribute = number | string | { readonly float: number };
+
 export interface Constant {
   readonly name: string;
   readonly dims: readonly number[];
-  readonly data: Float32Array;
+  readonly data: Float32Array | Int32Array | BigInt64Array;
 }
 
 export interface Value {
   readonly name: string;
-  readonly type: 'float' | 'int64';
+  readonly type: keyof typeof TENSOR_TYPE;
   /** A name stands for a length that only a call tells. */
   readonly dims: readonly (number | string)[];
 }
 
-const TENSOR_TYPE = { float: 1, int64: 7 } as const;
+const TENSOR_TYPE = { float: 1, int32: 6, int64: 7 } as const;
 const IR_VERSION = 10;
 const OPSETS: ReadonlyMap<string, number> = new Map([
   ['', 20],
@@ -63,7 +65,7 @@ function encodeNode({ op, inputs, outputs, attributes = {}, domain = '' }: Node)
 }
 
 /** AttributeProto, whose types are FLOAT = 1, INT = 2, STRING = 3. */
-function encodeAttribute(name: string, value: number | string | { readonly float: number }): Buffer {
+function encodeAttribute(name: string, value: Attribute): Buffer {
   if (typeof value === 'number') return Buffer.concat([field(1, name), field(3, value), field(20, 2)]);
   if (typeof value === 'string') return Buffer.concat([field(1, name), field(4, value), field(20, 3)]);
   return Buffer.concat([field(1, name), floatField(2, value.float), field(20, 1)]);
@@ -71,10 +73,11 @@ function encodeAttribute(name: string, value: number | string | { readonly float
 
 /** TensorProto; the data as they lie in memory, which ONNX wants little-endian. */
 function encodeConstant({ name, dims, data }: Constant): Buffer {
+  const type = data instanceof Float32Array ? 'float' : data instanceof Int32Array ? 'int32' : 'int64';
   const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
   return Buffer.concat([
     ...dims.map(dim => field(1, dim)),
-    field(2, TENSOR_TYPE.float),
+    field(2, TENSOR_TYPE[type]),
     field(8, name),
     field(9, bytes),
   ]);

@@ -4,7 +4,7 @@
  */
 import type { Row } from './measure.js';
 import { watchMachine } from './quiet.js';
-import { type KernelCall, recordKernelCalls } from './record.js';
+import { type KernelCall, type Recording, recordKernelCalls } from './record.js';
 import { emit, figures, note, table } from './report.js';
 import { shapeNamed } from './shapes.js';
 import { targetTable } from './targets.js';
@@ -24,7 +24,7 @@ for (const { name, open } of wasm) {
   try {
     const { run, close } = await open(layer, 1);
     for (let i = 0; i < CALLS.unmeasured; i++) run(0);
-    const calls = Array.from({ length: CALLS.measured }, () => stagesOf(record(() => run(0))));
+    const calls = Array.from({ length: CALLS.measured }, () => stagesOf(record.during(() => run(0))));
     rows.push(...rowsOf(name, calls));
     await close();
   } catch (error) {
@@ -35,7 +35,7 @@ note(`${shape.name}: ${noise().text}`);
 emit(rows, shareTable, () => targetTable({ profile: rows }));
 
 /** The time of each stage in one call, and of all, in ms. */
-function stagesOf({ kernels, start, end }: ReturnType<typeof record>): Map<string, number> {
+function stagesOf({ kernels, start, end }: Recording): Map<string, number> {
   const stages = new Map([['all', end - start]]);
   const add = (stage: string, ms: number) => stages.set(stage, (stages.get(stage) ?? 0) + ms);
   let [before, last] = [undefined as string | undefined, start];

@@ -13,15 +13,20 @@ export interface Recording {
   readonly kernels: readonly KernelCall[];
 }
 
+export interface Recorder {
+  during(run: () => unknown): Recording;
+  duringAsync(run: () => Promise<unknown>): Promise<Recording>;
+}
+
 type Exports = Record<string, unknown>;
 type InstanceClass = new (module: object, imports: object) => { readonly exports: Exports };
 
 /**
  * From now on the functions of every new instance are wrapped, in all of the process.
  *
- * @returns a function that runs another, and hands over the calls that were made meanwhile on this thread
+ * @returns what runs a function, and hands over the calls that were made meanwhile on this thread
  */
-export function recordKernelCalls(): (run: () => unknown) => Recording {
+export function recordKernelCalls(): Recorder {
   const engine = (globalThis as unknown as { WebAssembly: { Instance: InstanceClass } }).WebAssembly;
   const { Instance } = engine;
   let calls: KernelCall[] = [];
@@ -41,10 +46,21 @@ export function recordKernelCalls(): (run: () => unknown) => Recording {
       this.exports = Object.fromEntries(Object.entries(exports).map(([name, kernel]) => [name, wrapped(name, kernel)]));
     }
   };
-  return run => {
+  const begin = () => {
     calls = [];
     const start = performance.now();
-    run();
-    return { start, end: performance.now(), kernels: calls };
+    return (): Recording => ({ start, end: performance.now(), kernels: calls });
+  };
+  return {
+    during(run) {
+      const end = begin();
+      run();
+      return end();
+    },
+    async duringAsync(run) {
+      const end = begin();
+      await run();
+      return end();
+    },
   };
 }

@@ -54,7 +54,7 @@ export function table(
  * `conclusion` below, which is left to those who take the rows.
  */
 export function emit(
-  rows: readonly Row[],
+  rows: readonly object[],
   lines: () => readonly string[],
   conclusion: () => readonly string[] = () => [],
 ): void {

@@ -2,7 +2,7 @@
 import type { Row } from './measure.js';
 import { figures, table } from './report.js';
 
-/** The rows of each bench that ran: `native` is `kernels` with V8 told to join vectors. */
+/** The rows of each bench that ran: `native` is `kernels` with V8 told to join vectors; those of `memory` have bytes, and no target. */
 export type Runs = Readonly<Partial<Record<Program, readonly Row[]>>>;
 export type Program =
   | 'layer'
@@ -12,8 +12,12 @@ export type Program =
   | 'decode'
   | 'kernels'
   | 'native'
+  | 'kernels-model'
   | 'growth'
   | 'selection'
+  | 'model'
+  | 'stages'
+  | 'memory'
   | 'reference';
 
 interface Target {
@@ -36,6 +40,7 @@ const REVECTORIZED = /^xmoe\/wasm (relaxed|simd) revectorized$/;
 const F32 = /^xmoe\/wasm (relaxed|simd)( revectorized)?$/;
 const INT8 = /^xmoe\/wasm int8$/;
 const INT8_REVECTORIZED = /^xmoe\/wasm int8 revectorized$/;
+const MODEL_F32 = /^xmoe\/runtime (relaxed|simd)( revectorized)?$/;
 const WEB = /^onnxruntime-web/;
 const NODE = /^onnxruntime-node/;
 
@@ -44,6 +49,34 @@ function against(measure: string, shape: string, ours: RegExp, theirs: RegExp, l
   return {
     ...{ measure: `${shape}: ${measure}`, program: 'layer', shape, wanted: ['≥', least], unit: 'x', fromNode },
     value: rows => ratio(best(rows, shape, theirs), best(rows, shape, ours)),
+  };
+}
+
+/** How often ours goes into theirs, float32, the best of each: the least of the shapes. */
+function ofModel(shapes: RegExp, theirs: RegExp, least: number, threads: number): Target {
+  const [what, who] = [shapes.source.slice(1), theirs.source.slice(1)];
+  return {
+    measure: `language model, ${what}, threads ${threads}: f32, against ${who}`,
+    ...{ program: 'model', wanted: ['≥', least], unit: 'x' },
+    value: rows => {
+      const names = new Set(rows.map(({ shape }) => shape).filter(shape => shapes.test(shape)));
+      const ratios = [...names].map(shape =>
+        ratio(best(rows, shape, theirs, threads), best(rows, shape, MODEL_F32, threads)),
+      );
+      const known = ratios.filter(value => value !== undefined);
+      return known.length > 0 ? Math.min(...known) : undefined;
+    },
+  };
+}
+
+/** The XMoE layers of the model, time over FLOPs at the threshold and with every expert: of what a user gets without an option. */
+function ofLayers(kind: RegExp): Target {
+  const ratioOf = ({ shape, contender }: Row) =>
+    kind.test(shape) && / relaxed$/.test(shape) && / over FLOPs /.test(contender);
+  return {
+    measure: `language model, XMoE layers, ${kind.source.replace('^', '')}: time over FLOPs, over the same with every expert`,
+    ...{ program: 'stages', wanted: ['≤', 1.1], unit: 'x' },
+    value: rows => rows.find(ratioOf)?.timesOurs,
   };
 }
 
@@ -101,6 +134,9 @@ const targets: readonly Target[] = [
     ...{ measure: 'S1: routing, dispatch and separate combine, share of the time', program: 'profile', unit: '%' },
     ...{ wanted: ['≤', 6], value: rows => overhead(rows) },
   },
+  ...[/^prompt/, /^byte/].flatMap(shape => [1, 2].map(threads => ofModel(shape, WEB, 2, threads))),
+  ...[1, 2].map(threads => ofModel(/^byte/, NODE, 1, threads)),
+  ...[/^prompt/, /bytes after/].map(ofLayers),
 ];
 
 /** Of the programs that ran, every target: what was measured, what is wanted; with several Nodes, a column for each. */

@@ -8,14 +8,11 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { forward, referenceF32 } from 'xmoe';
 import { outputTensors, readLayerCase, writeOutputs } from 'xmoe/layer-case';
+import { xmoe } from './command.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'xmoe-'));
 const MAIN = 'dist/cli/main.js';
-
-function xmoe(...args: string[]) {
-  return sh(process.execPath, MAIN, ...args);
-}
 
 function sh(program: string, ...args: string[]) {
   const { status, stdout, stderr } = spawnSync(program, args, { cwd: root, encoding: 'utf8' });
@@ -72,17 +69,17 @@ const renormalising = (serve: string) => `
   }
   ${serve}`;
 
-test('check and vectors say what there is to know', () => {
+test('check and vectors say what there is to know', async () => {
   assert.match(
-    xmoe('check', '--help').stdout,
+    (await xmoe('check', '--help')).stdout,
     /^xmoe check --backend X [\s\S]*--replay FILE[\s\S]*Exit status: 0 conforms/,
   );
-  assert.match(xmoe('vectors', '--help').stdout, /^xmoe vectors DIR [\s\S]*Exit status/);
+  assert.match((await xmoe('vectors', '--help')).stdout, /^xmoe vectors DIR [\s\S]*Exit status/);
 });
 
 for (const backend of ['reference', 'reference-f32', 'wasm']) {
-  test(`${backend} conforms`, () => {
-    const { status, stdout, stderr } = xmoe('check', '--backend', backend, '--runs', '60');
+  test(`${backend} conforms`, async () => {
+    const { status, stdout, stderr } = await xmoe('check', '--backend', backend, '--runs', '60');
     assert.deepEqual([status, stderr], [0, ''], stdout);
     assert.match(stdout, new RegExp(`^${backend}: 60 calls \\(seed 0\\), arithmetic f(32|64), `));
     for (const stage of ['logits', 'probs', 'selection', 'dispatch', 'combine', 'loss']) {
@@ -96,25 +93,25 @@ for (const backend of ['reference', 'reference-f32', 'wasm']) {
   });
 }
 
-test('wasm with experts of 8 bits is held to the arithmetic of int8, and is wrong in float32', () => {
+test('wasm with experts of 8 bits is held to the arithmetic of int8, and is wrong in float32', async () => {
   const options = ['check', '--backend', 'wasm', '--experts', 'int8', '--runs', '40', '--save', folder];
-  const { status, stdout } = xmoe(...options);
+  const { status, stdout } = await xmoe(...options);
   assert.equal(status, 0, stdout);
   assert.match(stdout, /^wasm: 40 calls \(seed 0\), arithmetic int8, /);
-  const held = xmoe(...options, '--arithmetic', 'f32');
+  const held = await xmoe(...options, '--arithmetic', 'f32');
   assert.equal(held.status, 1);
   assert.match(held.stdout, /look at experts$/m);
 });
 
-test('the reference conforms with its gradients', () => {
-  const { status, stdout } = xmoe('check', '--backend', 'reference', '--runs', '40', '--grad');
+test('the reference conforms with its gradients', async () => {
+  const { status, stdout } = await xmoe('check', '--backend', 'reference', '--runs', '40', '--grad');
   assert.equal(status, 0, stdout);
   assert.match(stdout, /^ {2}grad\.x +40 /m);
 });
 
-test('a wrong module is blamed on its stage, on the smallest case, and the line replays it', () => {
+test('a wrong module is blamed on its stage, on the smallest case, and the line replays it', async () => {
   const json = join(folder, 'report.json');
-  const { status, stdout } = xmoe('check', '--backend', forgetful, '--save', folder, '--json', json);
+  const { status, stdout } = await xmoe('check', '--backend', forgetful, '--save', folder, '--json', json);
   assert.equal(status, 1);
   assert.match(stdout, /^ {2}experts +\d+ +1 /m);
   assert.match(stdout, /^does not conform$/m);
@@ -144,16 +141,23 @@ test('a wrong module is blamed on its stage, on the smallest case, and the line 
   assert.equal(right.status, 0, right.stdout);
 });
 
-test('a wrong function is blamed on its stage, and the line replays it', () => {
+test('a wrong function is blamed on its stage, and the line replays it', async () => {
   const path = module('function.mjs', renormalising('export default layer;'));
-  const { status, stdout } = xmoe('check', `--backend=${path}`, '--router=threshold', '--save', folder, '--runs=50');
+  const { status, stdout } = await xmoe(
+    'check',
+    `--backend=${path}`,
+    '--router=threshold',
+    '--save',
+    folder,
+    '--runs=50',
+  );
   assert.equal(status, 1, stdout);
   assert.match(stdout, /^layer: /);
   assert.equal(sh('sh', '-c', replayOf(stdout)).status, 1);
   assert.match(savedAs(stdout), /xmoe-failure-(combine|dispatch)-/);
 });
 
-test('a wrong program is blamed on its stage, and the line replays it', () => {
+test('a wrong program is blamed on its stage, and the line replays it', async () => {
   const serve = `
     import { readSync, writeSync } from 'node:fs';
     const take = n => {
@@ -168,7 +172,7 @@ test('a wrong program is blamed on its stage, and the line replays it', () => {
       for (const bytes of [size, answer]) for (let at = 0; at < bytes.length; ) at += writeSync(1, bytes, at);
     }`;
   const path = module("a program's.mjs", renormalising(serve));
-  const { status, stdout, stderr } = xmoe('check', '--save', folder, '--router', 'threshold', '--', 'node', path);
+  const { status, stdout, stderr } = await xmoe('check', '--save', folder, '--router', 'threshold', '--', 'node', path);
   assert.equal(status, 1, stderr);
   assert.match(savedAs(stdout), /xmoe-failure-(combine|dispatch)-/);
   const again = sh('sh', '-c', replayOf(stdout));
@@ -176,7 +180,7 @@ test('a wrong program is blamed on its stage, and the line replays it', () => {
   assert.match(again.stdout, /^does not conform$/m);
 });
 
-test('a relative of XMoE is named', () => {
+test('a relative of XMoE is named', async () => {
   const path = module(
     'exceeds.mjs',
     `import { referenceF32, selectExceed, planOf } from 'xmoe';
@@ -190,14 +194,14 @@ test('a relative of XMoE is named', () => {
        },
      };`,
   );
-  const { status, stdout } = xmoe('check', '--backend', path, '--save', folder);
+  const { status, stdout } = await xmoe('check', '--backend', path, '--save', folder);
   assert.equal(status, 1);
   assert.match(stdout, /^where arithmetic is exact, it selects by another rule: exceed \(Dynamic MoE\): ≤ for </m);
   assert.match(stdout, /look at selection$/m);
 });
 
-test('a program that crashes is a finding, with the case saved', () => {
-  const { status, stdout } = xmoe('check', '--save', folder, '--', 'node', '-e', 'process.exit(4)');
+test('a program that crashes is a finding, with the case saved', async () => {
+  const { status, stdout } = await xmoe('check', '--save', folder, '--', 'node', '-e', 'process.exit(4)');
   assert.equal(status, 1);
   assert.match(stdout, /^FAULT crashed: the process exited with status 4 without an answer$/m);
   assert.match(savedAs(stdout), /xmoe-failure-crashed-seed0-case0\.safetensors$/);
@@ -221,41 +225,51 @@ const endings: readonly [what: string, script: string, finding: RegExp][] = [
 ];
 
 for (const [i, [what, script, finding]] of endings.entries()) {
-  test(`a module that ${what} is a finding, and the search goes on to a small case`, () => {
+  test(`a module that ${what} is a finding, and the search goes on to a small case`, async () => {
     const path = module(
       `ending-${i}.mjs`,
       `${answering} export default call => { if (call.x.rows > 2) { ${script} } return right(call); };`,
     );
-    const { status, stdout } = xmoe('check', '--time-limit', '1', '--backend', path, '--save', folder, '--runs', '20');
+    const { status, stdout } = await xmoe(
+      'check',
+      '--time-limit',
+      '1',
+      '--backend',
+      path,
+      '--save',
+      folder,
+      '--runs',
+      '20',
+    );
     assert.equal(status, 1);
     assert.match(stdout, finding);
     assert.equal(smallestOf(stdout)[0], 3);
   });
 }
 
-test('a module is told of the end, and sees one call put twice as the same object', () => {
+test('a module is told of the end, and sees one call put twice as the same object', async () => {
   const path = module(
     'closing.mjs',
     `${answering} const seen = new WeakSet(); let again = 0;
      export default { name: 'closing', close() { process.stderr.write(again + ' seen again'); },
        run(call) { if (seen.has(call)) again++; seen.add(call); return right(call); } };`,
   );
-  const { status, stderr } = xmoe('check', '--backend', path, '--runs', '8');
+  const { status, stderr } = await xmoe('check', '--backend', path, '--runs', '8');
   assert.equal(status, 0);
   assert.match(stderr, /^[1-9]\d* seen again$/);
 });
 
-test('shards are disjoint, and together the whole', () => {
-  const asked = (...args: string[]) => {
+test('shards are disjoint, and together the whole', async () => {
+  const asked = async (...args: string[]) => {
     const path = module(
       'recorder.mjs',
       `import { appendFileSync } from 'node:fs';
        const asked = [];
        export default { name: 'recorder', run() {},
          refuses(call) { asked.push(JSON.stringify([call.config, [...call.x.data]])); return 'it only records'; },
-         close() { process.stderr.write(asked.join('\\n')); } };`,
+         close() { process.stderr.write(asked.splice(0).join('\\n')); } };`,
     );
-    const { stderr } = xmoe(
+    const { stderr } = await xmoe(
       'check',
       '--backend',
       path,
@@ -269,17 +283,17 @@ test('shards are disjoint, and together the whole', () => {
     );
     return new Set(stderr.split('\n'));
   };
-  const whole = asked();
-  const shards = ['1/3', '2/3', '3/3'].map(shard => asked('--shard', shard));
+  const whole = await asked();
+  const shards = await Promise.all(['1/3', '2/3', '3/3'].map(shard => asked('--shard', shard)));
   assert.deepEqual(shards.flatMap(shard => [...shard]).sort(), [...whole].sort());
   assert.ok(whole.size > 15);
-  assert.deepEqual(asked('--shard', '2/3'), shards[1]);
-  assert.notDeepEqual(asked('--seed', '1'), whole);
+  assert.deepEqual(await asked('--shard', '2/3'), shards[1]);
+  assert.notDeepEqual(await asked('--seed', '1'), whole);
 });
 
-test('an implementation that takes no call conforms to nothing: status 2', () => {
+test('an implementation that takes no call conforms to nothing: status 2', async () => {
   const path = module('refuser.mjs', `export default { name: 'refuser', refuses: () => 'not today', run() {} };`);
-  const { status, stdout } = xmoe('check', '--backend', path, '--runs', '5');
+  const { status, stdout } = await xmoe('check', '--backend', path, '--runs', '5');
   assert.equal(status, 2);
   assert.match(stdout, /^5 of them not taken: not today$/m);
   assert.match(stdout, /^nothing was judged$/m);
@@ -316,7 +330,7 @@ test('Ctrl-C gives the report so far, and ends what was asked', {
     ],
   ];
   for (const [args, said] of forms) {
-    const run = spawn(process.execPath, [MAIN, 'check', ...args], { cwd: root });
+    const run = spawn(process.execPath, [MAIN, 'check', '--save', folder, ...args], { cwd: root });
     const stdout = new Response(run.stdout as unknown as ReadableStream).text();
     if (args[0] === '--') watchFor(asked, () => run.kill('SIGINT'));
     else run.stderr.once('data', () => run.kill('SIGINT'));
@@ -325,15 +339,15 @@ test('Ctrl-C gives the report so far, and ends what was asked', {
   }
 });
 
-test('vectors are written, computed by somebody, and judged', () => {
+test('vectors are written, computed by somebody, and judged', async () => {
   const vectors = join(folder, 'vectors');
-  const written = xmoe('vectors', vectors, '--count', '12', '--grad', '--seed', '3');
+  const written = await xmoe('vectors', vectors, '--count', '12', '--grad', '--seed', '3');
   assert.deepEqual([written.status, written.stderr], [0, '']);
   const manifest = JSON.parse(readFileSync(join(vectors, 'manifest.json'), 'utf8'));
   assert.equal(manifest.cases.length, 12);
   assert.equal(readdirSync(vectors).length, 13);
 
-  const none = xmoe('check', '--files', vectors);
+  const none = await xmoe('check', '--files', vectors);
   assert.equal(none.status, 2);
   assert.match(none.stdout, /^12 of them not taken: no out\.safetensors for it$/m);
 
@@ -342,14 +356,14 @@ test('vectors are written, computed by somebody, and judged', () => {
     const outputs = outputTensors(forward(referenceF32, x, weights, config, inputs));
     writeFileSync(join(vectors, `${name}.out.safetensors`), writeOutputs(outputs, 'F32', new Map()));
   }
-  assert.equal(xmoe('layer', join(vectors, 'case-03.safetensors'), '--grad').status, 0);
-  const right = xmoe('check', '--files', vectors);
+  assert.equal((await xmoe('layer', join(vectors, 'case-03.safetensors'), '--grad')).status, 0);
+  const right = await xmoe('check', '--files', vectors);
   assert.equal(right.status, 0, right.stdout);
   assert.match(right.stdout, /^conforms on 12 calls$/m);
 
   const { name } = manifest.cases[5];
   writeFileSync(join(vectors, `${name}.out.safetensors`), 'rubbish');
-  const wrong = xmoe('check', '--files', vectors);
+  const wrong = await xmoe('check', '--files', vectors);
   assert.equal(wrong.status, 1);
   assert.match(wrong.stdout, /^FAULT wrote rubbish: .* is no file of outputs: /m);
 });
@@ -386,8 +400,8 @@ const badUsage: [string, string[], RegExp][] = [
 ];
 
 for (const [what, args, message] of badUsage) {
-  test(`check with ${what} is bad usage: one line, status 2`, () => {
-    const { status, stdout, stderr } = xmoe('check', ...args);
+  test(`check with ${what} is bad usage: one line, status 2`, async () => {
+    const { status, stdout, stderr } = await xmoe('check', ...args);
     assert.deepEqual([status, stdout], [2, '']);
     assert.match(stderr, message);
     assert.match(stderr, /^[^\n]+\n$/);

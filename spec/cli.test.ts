@@ -8,6 +8,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { readLayerCase, writeLayerCase } from 'xmoe/layer-case';
 import { readSafetensors, toFloat64 } from 'xmoe/safetensors';
+import { xmoe } from './command.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'xmoe-'));
@@ -16,7 +17,8 @@ const MODEL = 'models/xmoe-gpt.safetensors';
 const TEXT = 'models/text/sotu.txt';
 const recording = (name: string) => `spec/recordings/${name}.safetensors`;
 
-function xmoe(...args: string[]) {
+/** As a process: where it is about the process, or V8's flags, which are set for all of it. */
+function xmoeAlone(...args: string[]) {
   const { NO_COLOR, FORCE_COLOR, ...env } = process.env;
   const { status, stdout, stderr } = spawnSync(process.execPath, [MAIN, ...args], { cwd: root, encoding: 'utf8', env });
   return { status, stdout, stderr };
@@ -28,19 +30,25 @@ function file(name: string, bytes: Uint8Array): string {
   return join(folder, name);
 }
 
-test('--help, and each command’s, print what there is to know', () => {
-  const { status, stdout } = xmoe('--help');
+test('--help, and each command’s, print what there is to know', async () => {
+  const { status, stdout } = await xmoe('--help');
   assert.equal(status, 0);
   for (const command of ['layer', 'eval', 'generate', 'show']) {
     assert.match(stdout, new RegExp(`^  ${command} `, 'm'));
-    const help = xmoe(command, '--help');
+    const help = await xmoe(command, '--help');
     assert.equal(help.status, 0);
     assert.match(help.stdout, new RegExp(`^xmoe ${command} .*\n\n[^]*--backend[^]*Exit status`));
   }
 });
 
-test('layer agrees with a recorded case, stage by stage', () => {
-  const { status, stdout, stderr } = xmoe('layer', recording('capacity-tight'), '--backend', 'reference', '--grad');
+test('layer agrees with a recorded case, stage by stage', async () => {
+  const { status, stdout, stderr } = await xmoe(
+    'layer',
+    recording('capacity-tight'),
+    '--backend',
+    'reference',
+    '--grad',
+  );
   assert.equal(stderr, '');
   assert.equal(status, 0);
   for (const stage of ['logits', 'selected', 'kept', 'y', 'loss', 'grad.x', 'grad.experts.down_proj_bias']) {
@@ -49,19 +57,19 @@ test('layer agrees with a recorded case, stage by stage', () => {
   assert.match(stdout, /^agree: 14 stages$/m);
 });
 
-test('layer without --grad says that it left the gradients out', () => {
-  const { status, stdout } = xmoe('layer', recording('odd-sizes'));
+test('layer without --grad says that it left the gradients out', async () => {
+  const { status, stdout } = await xmoe('layer', recording('odd-sizes'));
   assert.equal(status, 0);
   assert.match(stdout, /gradients were left out: --grad/);
 });
 
-test('layer disagrees with a case whose y is another, and still writes its own', () => {
+test('layer disagrees with a case whose y is another, and still writes its own', async () => {
   const layerCase = readLayerCase(readFileSync(join(root, recording('odd-sizes'))));
   const y = layerCase.recorded.get('y')!;
   const recorded = new Map(layerCase.recorded).set('y', { ...y, data: Float64Array.from(y.data, v => v + 1e-9) });
   const path = file('wrong.safetensors', writeLayerCase({ ...layerCase, recorded }));
   const out = join(folder, 'out.safetensors');
-  const { status, stdout } = xmoe('layer', path, '--grad', '--out', out);
+  const { status, stdout } = await xmoe('layer', path, '--grad', '--out', out);
   assert.equal(status, 1);
   assert.match(stdout, /^ {2}y .* disagree: \[\d+, \d+\]: recorded .*, got /m);
   assert.match(stdout, /^disagree: y$/m);
@@ -91,45 +99,46 @@ test('layer disagrees with a case whose y is another, and still writes its own',
   assert.deepEqual(tensors.get('loss')!.shape, [1]);
 });
 
-test('layer allows recorded outputs what their arithmetic may be off by', () => {
+test('layer allows recorded outputs what their arithmetic may be off by', async () => {
   const layerCase = readLayerCase(readFileSync(join(root, recording('odd-sizes'))));
   const y = layerCase.recorded.get('y')!;
   const near = Float64Array.from(y.data, v => v * (1 + 2 ** -10)); // an eighth of bf16's last place
   const recorded = new Map(layerCase.recorded).set('y', { ...y, data: near });
   const path = file('smaller.safetensors', writeLayerCase({ ...layerCase, recorded }));
-  assert.equal(xmoe('layer', path).status, 1);
-  assert.equal(xmoe('layer', path, '--arithmetic', 'bf16').status, 0);
-  const { status, stderr } = xmoe('layer', path, '--arithmetic', 'fp8');
+  assert.equal((await xmoe('layer', path)).status, 1);
+  assert.equal((await xmoe('layer', path, '--arithmetic', 'bf16')).status, 0);
+  const { status, stderr } = await xmoe('layer', path, '--arithmetic', 'fp8');
   assert.equal(status, 2);
   assert.match(stderr, /^xmoe layer: "--arithmetic" expected f64 \| f32 \| tf32 \| f16 \| bf16 \| int8, got "fp8"\n$/);
 });
 
-test('layer of a float32 backend writes F32', () => {
+test('layer of a float32 backend writes F32', async () => {
   const out = join(folder, 'f32.safetensors');
-  assert.equal(xmoe('layer', recording('odd-sizes'), '--backend', 'reference-f32', '--out', out).status, 0);
+  assert.equal((await xmoe('layer', recording('odd-sizes'), '--backend', 'reference-f32', '--out', out)).status, 0);
   const { tensors } = readSafetensors(readFileSync(out));
   assert.deepEqual([tensors.get('y')!.dtype, tensors.get('kept')!.dtype], ['F32', 'U8']);
 });
 
-test('layer runs on WebAssembly, on threads too, and writes the same bytes', () => {
-  const written = ['1', '2'].map(threads => {
+test('layer runs on WebAssembly, on threads too, and writes the same bytes', async () => {
+  const written: Buffer[] = [];
+  for (const threads of ['1', '2']) {
     const out = join(folder, `threads-${threads}.safetensors`);
-    const { status, stderr, stdout } = xmoe(
+    const { status, stderr, stdout } = await xmoe(
       ...['layer', recording('capacity-tight'), '--backend', 'wasm', '--threads', threads, '--out', out],
     );
     assert.deepEqual([status, stderr], [0, '']);
     assert.match(stdout, /backend wasm$/m);
-    return readFileSync(out);
-  });
+    written.push(readFileSync(out));
+  }
   assert.deepEqual(written[0], written[1]);
 });
 
 test('layer runs on relaxed SIMD where it is there or enabled, and else says why it cannot', () => {
   const args = ['layer', recording('capacity-tight'), '--backend', 'wasm-relaxed'];
-  const enabled = xmoe(...args, '--enable-relaxed-simd', '--threads', '2');
+  const enabled = xmoeAlone(...args, '--enable-relaxed-simd', '--threads', '2');
   assert.deepEqual([enabled.status, enabled.stderr], [0, '']);
   assert.match(enabled.stdout, /backend wasm-relaxed$/m);
-  const { status, stdout, stderr } = xmoe(...args);
+  const { status, stdout, stderr } = xmoeAlone(...args);
   if (status === 0) assert.match(stdout, /backend wasm-relaxed$/m);
   else {
     assert.deepEqual([status, stdout], [2, '']);
@@ -137,23 +146,31 @@ test('layer runs on relaxed SIMD where it is there or enabled, and else says why
   }
 });
 
-test('layer with experts in fewer bits is held to the bounds of their format', () => {
+test('layer with experts in fewer bits is held to the bounds of their format', async () => {
   for (const format of ['f16', 'bf16', 'int8']) {
-    const { status, stdout } = xmoe('layer', recording('capacity-tight'), '--backend', 'wasm', '--experts', format);
+    const { status, stdout } = await xmoe(
+      'layer',
+      recording('capacity-tight'),
+      '--backend',
+      'wasm',
+      '--experts',
+      format,
+    );
     assert.equal(status, 0, stdout);
   }
 });
 
-test('eval on WebAssembly matches the reference within 1e-3, and threads change no figure', () => {
-  const evaluate = (...args: string[]) => {
-    const { stdout, stderr } = xmoe('eval', MODEL, TEXT, '--max-tokens', '256', '--json', ...args);
+test('eval on WebAssembly matches the reference within 1e-3, and threads change no figure', async () => {
+  const evaluate = async (...args: string[]) => {
+    const { stdout, stderr } = await xmoe('eval', MODEL, TEXT, '--max-tokens', '256', '--json', ...args);
     assert.equal(stderr, '');
     return JSON.parse(stdout);
   };
-  const theirs = evaluate();
+  const theirs = await evaluate();
   for (const name of ['wasm', 'wasm-relaxed']) {
     const enabling = name === 'wasm' ? [] : ['--enable-relaxed-simd'];
-    const [ours, onThreads] = ['1', '3'].map(threads => evaluate('--backend', name, ...enabling, '--threads', threads));
+    const args = ['--backend', name, ...enabling];
+    const [ours, onThreads] = [await evaluate(...args, '--threads', '1'), await evaluate(...args, '--threads', '3')];
     assert.equal(ours.backend, name);
     assert.ok(Math.abs(ours.bitsPerByte - theirs.bitsPerByte) < 1e-3);
     ours.expertsPerToken.forEach((count: number, i: number) => {
@@ -165,7 +182,7 @@ test('eval on WebAssembly matches the reference within 1e-3, and threads change 
 
 test('layer runs with vectors of 256 bits, or says why it cannot', () => {
   const args = ['layer', recording('silu'), '--backend', 'wasm', '--revectorize', '--threads', '2'];
-  const { status, stdout, stderr } = xmoe(...args);
+  const { status, stdout, stderr } = xmoeAlone(...args);
   if (status === 0) assert.match(stdout, /backend wasm$/m);
   else {
     assert.deepEqual([status, stdout], [2, '']);
@@ -176,36 +193,48 @@ test('layer runs with vectors of 256 bits, or says why it cannot', () => {
   }
 });
 
-test('eval with stored experts is near float32, and another format is bad usage', () => {
-  const evaluate = (experts: string) =>
-    xmoe('eval', MODEL, TEXT, '--max-tokens', '128', '--json', '--backend', 'wasm', '--experts', experts);
-  const [exact, ...stored] = ['f32', 'f16', 'bf16', 'int8'].map(
-    experts => JSON.parse(evaluate(experts).stdout).bitsPerByte,
-  );
+test('eval with stored weights is near float32, and another format is bad usage', async () => {
+  const evaluate = (weights: string) =>
+    xmoe('eval', MODEL, TEXT, '--max-tokens', '128', '--json', '--backend', 'wasm', '--weights', weights);
+  const runs = await Promise.all(['f32', 'f16', 'bf16', 'int8'].map(evaluate));
+  const [exact, ...stored] = runs.map(({ stdout }) => JSON.parse(stdout).bitsPerByte);
   for (const bitsPerByte of stored) {
     assert.ok(bitsPerByte !== exact && Math.abs(bitsPerByte - exact) < 0.05, `${bitsPerByte}, ${exact}`);
   }
-  const refused = evaluate('int4');
+  const refused = await evaluate('int4');
   assert.deepEqual(
     [refused.status, refused.stderr],
-    [2, 'xmoe eval: "--experts" expected f32 | f16 | bf16 | int8, got "int4"\n'],
+    [2, 'xmoe eval: "--weights" expected f32 | f16 | bf16 | int8, got "int4"\n'],
   );
 });
 
 test('generate on WebAssembly writes what the reference writes, and ends', () => {
   const write = (...args: string[]) =>
-    xmoe('generate', MODEL, '--prompt', 'And the ', '--max-tokens', '24', '--temperature', '0', ...args);
+    xmoeAlone('generate', MODEL, '--prompt', 'And the ', '--max-tokens', '24', '--temperature', '0', ...args);
   assert.deepEqual(write('--backend', 'wasm', '--threads', '2'), write());
+  const sampled = ['--temperature', '1.3', '--top-k', '9', '--top-p', '0.9', '--seed', '4'];
+  assert.deepEqual(write('--backend', 'wasm', ...sampled), write(...sampled));
 });
 
-test('layer with nothing recorded agrees', () => {
+test('of the one most probable byte, generate writes what temperature 0 writes', async () => {
+  const write = (...args: string[]) =>
+    xmoe('generate', MODEL, '--prompt', 'And the ', '--max-tokens', '24', '--backend', 'wasm', ...args);
+  assert.deepEqual(await write('--top-k', '1'), await write('--temperature', '0'));
+});
+
+test('show on WebAssembly paints what the reference paints', async () => {
+  const show = (...args: string[]) => xmoe('show', MODEL, TEXT, '--max-tokens', '60', ...args);
+  assert.deepEqual(await show('--backend', 'wasm'), await show());
+});
+
+test('layer with nothing recorded agrees', async () => {
   const layerCase = readLayerCase(readFileSync(join(root, recording('odd-sizes'))));
   const { gradY, ...rest } = { ...layerCase, recorded: new Map() };
   const path = file('bare.safetensors', writeLayerCase(rest));
-  const { status, stdout } = xmoe('layer', path);
+  const { status, stdout } = await xmoe('layer', path);
   assert.equal(status, 0);
   assert.match(stdout, /^nothing recorded to compare with$/m);
-  const withGrad = xmoe('layer', path, '--grad');
+  const withGrad = await xmoe('layer', path, '--grad');
   assert.deepEqual([withGrad.status, withGrad.stdout], [2, '']);
   assert.match(withGrad.stderr, /^xmoe layer: "grad.y" expected the cotangent of y in the case, got none\n$/);
 });
@@ -231,6 +260,17 @@ const badUsage: [string, string[], RegExp][] = [
     ['eval', MODEL, TEXT, '--threads', '2'],
     /"--threads" expected --backend wasm \| wasm-relaxed beside it, got reference/,
   ],
+  [
+    'a format of what is not stored',
+    ['generate', MODEL, '--prompt', 'a', '--weights', 'f16'],
+    /"--weights" expected --backend wasm \| wasm-relaxed beside it, got reference/,
+  ],
+  [
+    'a missing model for WebAssembly',
+    ['eval', 'nowhere.safetensors', TEXT, '--backend', 'wasm'],
+    /^xmoe eval: "MODEL" expected a readable file, got ENOENT/,
+  ],
+  ['a truncated model for WebAssembly', ['eval', cut, TEXT, '--backend', 'wasm'], /^xmoe eval: tensor "model/],
   [
     'no thread',
     ['layer', recording('silu'), '--backend', 'wasm', '--threads', '0'],
@@ -264,12 +304,13 @@ const badUsage: [string, string[], RegExp][] = [
   ],
   ['no prompt', ['generate', MODEL], /"--prompt" expected text to continue, got nothing/],
   ['an empty prompt', ['generate', MODEL, '--prompt', ''], /"--prompt" expected text to continue, got an empty one/],
+  ['a top-k of none', ['generate', MODEL, '--prompt', 'a', '--top-k', '0'], /"--top-k" expected an integer/],
   ['a top-p above 1', ['generate', MODEL, '--prompt', 'a', '--top-p', '1.5'], /"--top-p" expected/],
 ];
 
 for (const [what, args, message] of badUsage) {
-  test(`${what} is bad usage: one line, status 2`, () => {
-    const { status, stdout, stderr } = xmoe(...args);
+  test(`${what} is bad usage: one line, status 2`, async () => {
+    const { status, stdout, stderr } = await xmoe(...args);
     assert.equal(status, 2);
     assert.equal(stdout, '');
     assert.match(stderr, message);
@@ -277,8 +318,17 @@ for (const [what, args, message] of badUsage) {
   });
 }
 
-test('eval --json prints one object whose figures agree with each other', () => {
-  const { status, stdout, stderr } = xmoe('eval', MODEL, TEXT, '--max-tokens', '300', '--threshold', 'dense', '--json');
+test('eval --json prints one object whose figures agree with each other', async () => {
+  const { status, stdout, stderr } = await xmoe(
+    'eval',
+    MODEL,
+    TEXT,
+    '--max-tokens',
+    '300',
+    '--threshold',
+    'dense',
+    '--json',
+  );
   assert.deepEqual([status, stderr], [0, '']); // no progress bar where there is no terminal
   const report = JSON.parse(stdout);
   assert.deepEqual([report.threshold, report.backend, report.numPredicted], ['dense', 'reference', 300]);
@@ -288,8 +338,8 @@ test('eval --json prints one object whose figures agree with each other', () => 
   assert.ok(Math.abs(report.flopsShare - (2 + (2 * 192 * 16) / (4 * 192 * 768))) < 1e-12);
 });
 
-test('eval prints a table', () => {
-  const { status, stdout } = xmoe('eval', MODEL, TEXT, '--max-tokens', '64');
+test('eval prints a table', async () => {
+  const { status, stdout } = await xmoe('eval', MODEL, TEXT, '--max-tokens', '64');
   assert.equal(status, 0);
   assert.match(
     stdout,
@@ -297,14 +347,14 @@ test('eval prints a table', () => {
   );
 });
 
-test('generate is repeatable by seed, and greedy at temperature 0', () => {
+test('generate is repeatable by seed, and greedy at temperature 0', async () => {
   const run = (...args: string[]) => xmoe('generate', MODEL, '--prompt', 'And the ', '--max-tokens', '24', ...args);
-  const greedy = run('--temperature', '0');
+  const greedy = await run('--temperature', '0');
   assert.equal(greedy.status, 0);
   assert.match(greedy.stdout, /^And the .{24}\n$/s);
-  assert.equal(run('--temperature', '0', '--seed', '7').stdout, greedy.stdout);
-  assert.equal(run('--seed', '7').stdout, run('--seed', '7').stdout);
-  assert.notEqual(run('--seed', '7').stdout, run('--seed', '8').stdout);
+  assert.equal((await run('--temperature', '0', '--seed', '7')).stdout, greedy.stdout);
+  assert.equal((await run('--seed', '7')).stdout, (await run('--seed', '7')).stdout);
+  assert.notEqual((await run('--seed', '7')).stdout, (await run('--seed', '8')).stdout);
 });
 
 test('generate stops quietly when its reader does', async () => {
@@ -317,8 +367,8 @@ test('generate stops quietly when its reader does', async () => {
   assert.equal(await new Response(child.stderr as unknown as ReadableStream).text(), '');
 });
 
-test('show prints the table and, where there are no colours, a figure under each character', () => {
-  const { status, stdout, stderr } = xmoe('show', MODEL, TEXT, '--max-tokens', '120');
+test('show prints the table and, where there are no colours, a figure under each character', async () => {
+  const { status, stdout, stderr } = await xmoe('show', MODEL, TEXT, '--max-tokens', '120');
   assert.deepEqual([status, stderr], [0, '']);
   assert.match(stdout, /^0\.5 .*\n0\.9 .*\ndense .*16\.00 .*16\.00/m);
   assert.ok(!stdout.includes('\u001b'));

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { xmoe } from './command.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const CLIENT = 'spec/clients/numpy_client.py';
@@ -16,17 +17,15 @@ const numpy = spawnSync('python3', ['-c', 'import numpy']);
 const skip = numpy.status !== 0 && 'needs python3 with NumPy (Debian: python3-numpy)';
 
 function check(client: string, ...args: string[]) {
-  const command = ['dist/cli/main.js', 'check', '--save', folder, ...args, '--', 'python3', client];
-  const { status, stdout, stderr } = spawnSync(process.execPath, command, { cwd: root, encoding: 'utf8' });
-  return { status, stdout, stderr };
+  return xmoe('check', '--save', folder, ...args, '--', 'python3', client);
 }
 
 test('the NumPy client has at most 40 lines', () => {
   assert.ok(source.trimEnd().split('\n').length <= 40);
 });
 
-test('the NumPy client conforms', { skip }, () => {
-  const { status, stdout, stderr } = check(CLIENT, '--runs', '300', '--router', 'threshold,dense,topk,switch');
+test('the NumPy client conforms', { skip }, async () => {
+  const { status, stdout, stderr } = await check(CLIENT, '--runs', '300', '--router', 'threshold,dense,topk,switch');
   assert.deepEqual([status, stderr], [0, ''], stdout);
   assert.match(stdout, /^conforms on (1\d\d|2\d\d) calls$/m);
 });
@@ -53,14 +52,14 @@ const faults: [what: string, right: string, wrong: string, stage: string][] = [
 ];
 
 for (const [what, right, wrong, stage] of faults) {
-  test(`a NumPy client that ${what} is blamed on its ${stage}`, { skip }, () => {
+  test(`a NumPy client that ${what} is blamed on its ${stage}`, { skip }, async () => {
     assert.equal(source.split(right).length, 2, right);
     const client = join(folder, 'client.py');
     writeFileSync(
       client,
       source.replace(right, () => wrong),
     );
-    const { status, stdout, stderr } = check(client, '--runs', '2000');
+    const { status, stdout, stderr } = await check(client, '--runs', '2000');
     assert.equal(status, 1, `${stdout}${stderr}`);
     assert.match(stdout, new RegExp(`^ +does not conform: look at ${stage}$`, 'm'));
   });

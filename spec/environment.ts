@@ -7,6 +7,9 @@ export const env: Readonly<Record<string, string | undefined>> = isNode
   ? process.env
   : Object.fromEntries(new URLSearchParams(page().location.search));
 
+/** Cases of each random test, a slow one's aside: few by default, for an answer within a minute; CI takes 200, a search thousands. */
+export const RUNS = Number(env.RUNS ?? 50);
+
 /** The bytes of a file of spec/. */
 export async function readFile(path: string): Promise<Uint8Array> {
   const url = urlOf(path);

@@ -4,8 +4,8 @@ import { test } from 'node:test';
 import { type Backend, reference, referenceF32 } from 'xmoe';
 import { callOf, conform, describe, implementationOf, Tally } from 'xmoe/oracle';
 import { wasmBackend } from 'xmoe/wasm';
+import { RUNS } from './environment.js';
 
-const RUNS = Number(process.env.RUNS ?? 200);
 const SEED = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 
 const relaxed = await wasmBackend({ features: { relaxedSimd: 'enable' } }).catch((error: Error) => error);

@@ -12,12 +12,12 @@ import {
   type Outputs,
   search,
 } from 'xmoe/oracle';
+import { RUNS } from './environment.js';
 import { behaviourFaults } from './faults/behaviour.js';
 import { type Fault, faults } from './faults/index.js';
 import { innocents, moderateInnocents } from './faults/innocents.js';
 import { layerOfParts } from './faults/parts.js';
 
-const RUNS = Number(process.env.RUNS ?? 200);
 const SEED = Number(process.env.SEED ?? 1);
 
 /** Within so many cases a fault must show. */

@@ -14,6 +14,7 @@ import {
   nextUniform,
   randomState,
   run,
+  type SampleOptions,
   sample,
 } from 'xmoe/model';
 import { readSafetensors, toFloat64 } from 'xmoe/safetensors';
@@ -117,6 +118,9 @@ test('an empty prompt and options out of range are refused before anything is wr
     ['RangeError', { temperature: -0.1 }, 'temperature'],
     ['RangeError', { temperature: Number.POSITIVE_INFINITY }, 'temperature'],
     ['TypeError', { temperature: '1' }, 'temperature'],
+    ['RangeError', { topK: 0 }, 'topK'],
+    ['RangeError', { topK: 1.5 }, 'topK'],
+    ['TypeError', { topK: '5' }, 'topK'],
     ['RangeError', { topP: 0 }, 'topP'],
     ['RangeError', { topP: 1.01 }, 'topP'],
     ['RangeError', { topP: Number.NaN }, 'topP'],
@@ -145,7 +149,7 @@ test('an empty prompt and options out of range are refused before anything is wr
 // Sampling.
 
 /** How often each index is drawn. */
-function draw(probs: number[], options: { temperature?: number; topP?: number }, times: number): number[] {
+function draw(probs: number[], options: SampleOptions, times: number): number[] {
   const logits = Float64Array.from(probs, p => Math.log(p) + 100); // a constant added to logits changes nothing
   const random = randomState(11);
   const counts = probs.map(() => 0);
@@ -186,6 +190,24 @@ test('top-p keeps the fewest bytes, most probable first, whose mass reaches it, 
   follows(draw(probs, { topP: 0.6 }, 20_000), [0, 2 / 3, 0, 1 / 3]);
   follows(draw(probs, { topP: 0.8 }, 20_000), [1 / 7, 4 / 7, 0, 2 / 7]); // of the equal two, the lower
   follows(draw(probs, { topP: 1 }, 20_000), probs);
+});
+
+test('top-k keeps the k most probable bytes, the lower ones among equals, and renormalises', () => {
+  const probs = [0.125, 0.5, 0.125, 0.25];
+  assert.deepEqual(draw(probs, { topK: 1 }, 100), [0, 100, 0, 0]);
+  follows(draw(probs, { topK: 2 }, 20_000), [0, 2 / 3, 0, 1 / 3]);
+  follows(draw(probs, { topK: 3 }, 20_000), [1 / 7, 4 / 7, 0, 2 / 7]);
+  for (const topK of [4, 5, 1000]) assert.deepEqual(draw(probs, { topK }, 1000), draw(probs, {}, 1000));
+});
+
+test('temperature comes first, then top-k, and top-p is of what top-k has left', () => {
+  const probs = [0.4, 0.3, 0.2, 0.1];
+  // Of two, 4/7 and 3/7: the first alone reaches 0.57, which it would not of four.
+  assert.deepEqual(draw(probs, { topK: 2, topP: 0.57 }, 100), [100, 0, 0, 0]);
+  follows(draw(probs, { topK: 2, topP: 0.58 }, 20_000), [4 / 7, 3 / 7, 0, 0]);
+  // At temperature ½ squares: 16/29, 9/29, 4/29 of three, and two of them reach 0.86.
+  follows(draw(probs, { temperature: 0.5, topK: 3, topP: 0.86 }, 20_000), [16 / 25, 9 / 25, 0, 0]);
+  follows(draw(probs, { temperature: 0.5, topK: 3, topP: 0.87 }, 20_000), [16 / 29, 9 / 29, 4 / 29, 0]);
 });
 
 property(

@@ -29,6 +29,9 @@ export interface Kernels extends Readonly<Record<`product_${Format}_${Width}`, K
   readonly route_f32: Kernel<8>;
   readonly softmax_f32: Kernel<4>;
   readonly sigmoid_f32: Kernel<3>;
+  readonly add_norm_f32: Kernel<9>;
+  readonly store_heads_f32: Kernel<11>;
+  readonly attend_f32: Kernel<13>;
 }
 
 /** The kernels of a target, which import `memory` and nothing else; undefined where the engine has no relaxed SIMD. */

@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import type { Matrix } from 'xmoe';
 import { attend, denseFfn, emptyCache, encode, evaluate, layerNorm, loadModel, run } from 'xmoe/model';
 import { readSafetensors, toFloat64 } from 'xmoe/safetensors';
+import { RUNS } from './environment.js';
 import { property } from './property.js';
 import { type Fields, TINY, tinyModelFile } from './tiny-model.js';
 
@@ -41,7 +42,7 @@ for (const name of [...recorded.keys()].filter(key => key.endsWith('.logits')).m
 }
 
 /** All fifteen take minutes, the cheapest ten seconds: with RUNS of 2000 or more all of them, under CI that one. */
-const isLong = Number(process.env.RUNS ?? 200) >= 2000;
+const isLong = RUNS >= 2000;
 const evaluated = isLong ? Object.keys(figures) : process.env.CI ? ['kjv.tau0.3'] : [];
 for (const name of evaluated) {
   test(`bits per byte and experts per token are PyTorch's: ${name}`, t => {

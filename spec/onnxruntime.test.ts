@@ -4,22 +4,11 @@ import { test } from 'node:test';
 import type { ActivationName } from 'xmoe';
 import { layerOfSizes } from 'xmoe/cases';
 import { arithmeticNamed, conform, type StageName } from 'xmoe/oracle';
-import { type Runtime, runtimes } from '../bench/contenders/onnxruntime.js';
-import { loadPeer } from '../bench/peers.js';
-import { onnxruntimeGraph, onnxruntimeMoe } from './parties/onnxruntime.js';
+import { runtimes } from '../bench/contenders/onnxruntime.js';
+import { missing, onnxruntimeGraph, onnxruntimeMoe } from './parties/onnxruntime.js';
 import { conformsOnRandomCalls, type Party } from './parties/random-calls.js';
 
 const judges: StageName[] = ['logits', 'probs', 'selection', 'dispatch', 'experts', 'combine', 'loss'];
-
-/** Why a runtime is not here. */
-function missing(runtime: Runtime): string | undefined {
-  try {
-    loadPeer(runtime);
-    return undefined;
-  } catch (error) {
-    return (error as Error).message;
-  }
-}
 
 for (const runtime of runtimes) {
   const ifInstalled =

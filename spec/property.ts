@@ -1,9 +1,8 @@
-/** Random tests that say how to repeat them. Environment: RUNS (cases a property), SEED, REPLAY (one failing case). */
-import { test } from 'node:test';
+/** Random tests that say how to repeat them. Environment: RUNS (cases a property; at least 50), SEED, REPLAY (one failing case). */
+import { type TestContext, test } from 'node:test';
 import fc from 'fast-check';
-import { env } from './environment.js';
+import { env, RUNS } from './environment.js';
 
-const RUNS = Number(env.RUNS ?? 200);
 const SEED = Number(env.SEED ?? Math.random() * 2 ** 32) | 0;
 
 export interface PropertyOptions<T> {
@@ -25,27 +24,63 @@ export function property<T>(
   options: PropertyOptions<T> = {},
 ): void {
   test(name, t => {
-    const reached = new Map(places.map(place => [place, 0]));
-    const reach = (place: string) => reached.set(place, (reached.get(place) ?? 0) + 1);
-    const replayed = env.REPLAY;
+    const { reach, reached } = counter(places);
     const result = fc.check(
       fc.property(arbitrary, value => check(value, reach)),
-      {
-        seed: SEED,
-        numRuns: Math.max(50, Math.ceil(RUNS * (options.share ?? 1))),
-        examples: (options.examples ?? []).map(example => [example] as [T]),
-        ...(replayed === undefined ? {} : { path: replayed, endOnFailure: true }),
-      },
+      parametersOf(options),
     );
-    const counts = [...reached].map(([place, count]) => `${place} ${count}`).join(', ');
-    t.diagnostic(`seed ${result.seed}, ${result.numRuns} cases${counts && `; reached: ${counts}`}`);
-    if (result.failed) {
-      const replay = `ONLY='^${name.replace(/[^\w ]/g, '.')}$' SEED=${result.seed} REPLAY=${result.counterexamplePath} npm test`;
-      throw new Error(`${fc.defaultReportMessage(result)}\n\n${result.errorInstance}\n\nReplay: ${replay}`);
-    }
-    const missed = [...reached].filter(([, count]) => count === 0).map(([place]) => place);
-    if (missed.length > 0 && replayed === undefined) {
-      throw new Error(`no case reached: ${missed.join(', ')} (seed ${result.seed}, ${result.numRuns} cases)`);
-    }
+    judge(name, t, result, reached);
   });
+}
+
+/** The same of a check that takes its time: a failing value is not made smaller. */
+export function asyncProperty<T>(
+  name: string,
+  arbitrary: fc.Arbitrary<T>,
+  check: (value: T, reach: (place: string) => void) => Promise<void>,
+  places: readonly string[] = [],
+  options: PropertyOptions<T> = {},
+): void {
+  test(name, async t => {
+    const { reach, reached } = counter(places);
+    const result = await fc.check(
+      fc.asyncProperty(arbitrary, value => check(value, reach)),
+      { ...parametersOf(options), endOnFailure: true },
+    );
+    judge(name, t, result, reached);
+  });
+}
+
+function counter(places: readonly string[]) {
+  const reached = new Map(places.map(place => [place, 0]));
+  return { reached, reach: (place: string) => void reached.set(place, (reached.get(place) ?? 0) + 1) };
+}
+
+function parametersOf<T>({ share = 1, examples = [] }: PropertyOptions<T>): fc.Parameters<[T]> {
+  const replayed = env.REPLAY;
+  return {
+    seed: SEED,
+    numRuns: Math.max(50, Math.ceil(RUNS * share)),
+    examples: examples.map(example => [example] as [T]),
+    ...(replayed === undefined ? {} : { path: replayed, endOnFailure: true }),
+  };
+}
+
+/** @throws Error with the line that repeats it, where the property failed or missed a place */
+function judge<T>(
+  name: string,
+  t: TestContext,
+  result: fc.RunDetails<[T]>,
+  reached: ReadonlyMap<string, number>,
+): void {
+  const counts = [...reached].map(([place, count]) => `${place} ${count}`).join(', ');
+  t.diagnostic(`seed ${result.seed}, ${result.numRuns} cases${counts && `; reached: ${counts}`}`);
+  if (result.failed) {
+    const replay = `ONLY='^${name.replace(/[^\w ]/g, '.')}$' SEED=${result.seed} REPLAY=${result.counterexamplePath} npm test`;
+    throw new Error(`${fc.defaultReportMessage(result)}\n\n${result.errorInstance}\n\nReplay: ${replay}`);
+  }
+  const missed = [...reached].filter(([, count]) => count === 0).map(([place]) => place);
+  if (missed.length > 0 && env.REPLAY === undefined) {
+    throw new Error(`no case reached: ${missed.join(', ')} (seed ${result.seed}, ${result.numRuns} cases)`);
+  }
 }

@@ -28,8 +28,8 @@ const wanted = { masks: ['absent'], capacities: noDrop, routers: ['threshold', '
 const { fround } = Math;
 
 function open(module: KernelModule, weights: Weights, format: ExpertFormat) {
-  const packed = packWeights(weights, module, numBytes => new Memory(numBytes, false), format);
-  return { ...workspaceOver(module, packed.memory), packed };
+  const { memory, packed } = packWeights(weights, module, numBytes => new Memory(numBytes, false), format);
+  return { ...workspaceOver(module, memory), packed };
 }
 
 /** y, from the loops for so many threads. */

@@ -6,10 +6,10 @@ import { reference, referenceF32 } from 'xmoe';
 import { type Implementation, implementationOf } from 'xmoe/oracle';
 import { describeXmoe, propertiesOf, type SuiteOptions, type Test } from 'xmoe/spec';
 import { wasmBackend } from 'xmoe/wasm';
+import { RUNS } from './environment.js';
 import { faults } from './faults/index.js';
 import { layerOfParts } from './faults/parts.js';
 
-const RUNS = Number(process.env.RUNS ?? 200);
 const runs = Math.ceil(RUNS / 20);
 
 describeXmoe(implementationOf({ ...referenceF32, ...(reference.backward && { backward: reference.backward }) }), {

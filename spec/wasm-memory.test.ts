@@ -19,8 +19,8 @@ for (const panelWidth of [8, 16] as const) {
     const yAt = (start: number, { x, weights, config, inputs }: Layer) => {
       sparse.release(start);
       const from = new Uint8Array(sparse.wasmMemory.buffer, start, 2 ** 24);
-      const packed = packWeights(weights, module, () => sparse);
-      assert.equal(packed.memory, sparse);
+      const { memory, packed } = packWeights(weights, module, () => sparse);
+      assert.equal(memory, sparse);
       const space = { ...workspaceOver(module, sparse), packed };
       const [y, onThreads] = [1, 2].map(n => bits(runAlone({ space, loops: fused(x, inputs, config)(space, n) }).y));
       assert.equal(onThreads, y);
@@ -76,7 +76,7 @@ test('a call that needs too much memory says how much, and the next works', asyn
   if (!nearlyFull) return t.skip('so much address space cannot be had here');
   nearlyFull.release(4 * GIB - 2 ** 17); // a page for the weights, and a page for a call
   const { x, weights, config } = layerOfSizes(2, 1, 64, 64, { activation: 'relu' });
-  const packed = packWeights(weights, module, () => nearlyFull);
+  const { packed } = packWeights(weights, module, () => nearlyFull);
   const space = { ...workspaceOver(module, nearlyFull), packed };
   const run = (given: Matrix) => bits(runAlone({ space, loops: fused(given, {}, config)(space, 1) }).y);
   const small = run(x);

@@ -8,7 +8,13 @@ export { runExperts, runExpertsBackward } from './experts.js';
 export { referenceF32 } from './float32.js';
 export { linear } from './linear.js';
 export { loadBalancingLoss, loadBalancingLossBackward } from './loss.js';
-export * from './margins.js';
+export {
+  type CapacityMargin,
+  type Margin,
+  marginsOf,
+  type OrderMargin,
+  type ThresholdMargin,
+} from './margins.js';
 export { zeros } from './matrix.js';
 export { backward, forward, type LayerRun, reference, runLayer } from './moe.js';
 export * from './quantize.js';

@@ -67,16 +67,27 @@ export function marginsOf(routing: Routing, plan: DispatchPlan, config: Config, 
   return margins;
 }
 
-/** M1: at each rank r ≥ 1 up to the first rejected one. Rank 0 is forced and has none. */
 function thresholdMargins(token: number, p: Floats, numSelected: number, threshold: number): ThresholdMargin[] {
   const order = byRank(p);
-  const margins: ThresholdMargin[] = [];
+  return thresholdGaps(p, order.subarray(0, numSelected), threshold).map((value, i) => {
+    return { kind: 'threshold', token, rank: i + 1, expert: order[i + 1], value };
+  });
+}
+
+/**
+ * |mass before rank r − τ| of a token, at each rank r ≥ 1 up to the first rejected one. Rank 0 is forced and has none.
+ *
+ * Rule    M1
+ * @param selected the token's experts, best first
+ */
+export function thresholdGaps(p: Floats, selected: ArrayLike<number>, threshold: number): number[] {
+  const gaps: number[] = [];
   let massBefore = 0;
-  for (let rank = 1; rank <= Math.min(numSelected, order.length - 1); rank++) {
-    massBefore += p[order[rank - 1]];
-    margins.push({ kind: 'threshold', token, rank, expert: order[rank], value: Math.abs(massBefore - threshold) });
+  for (let rank = 1; rank <= Math.min(selected.length, p.length - 1); rank++) {
+    massBefore += p[selected[rank - 1]];
+    gaps.push(Math.abs(massBefore - threshold));
   }
-  return margins;
+  return gaps;
 }
 
 /** Experts that a token compared with each other: `order[0]` has rank `firstRank`. */

@@ -63,8 +63,19 @@ export function costOf(plan: DispatchPlan, weights: Weights, config: Config): Co
   const { rows: dFf, cols: dModel } = weights.up[0];
   const numSkipped = config.skipExpert ? plan.expertOffsets[1] : 0;
   const numPairs = plan.tokenIndex.length - numSkipped;
-  const router = 2 * plan.selection.numTokens * dModel * weights.router.rows;
-  const experts = (weights.gate ? 6 : 4) * dModel * dFf * numPairs;
+  const shape = { dModel, dFf, numLogits: weights.router.rows, isGated: weights.gate !== undefined };
+  return costOfPairs(plan.selection.numTokens, numPairs, shape);
+}
+
+/** The same of so many tokens, and of so many kept pairs of real experts. */
+export function costOfPairs(
+  numTokens: number,
+  numPairs: number,
+  shape: { readonly dModel: number; readonly dFf: number; readonly numLogits: number; readonly isGated: boolean },
+): Cost {
+  const { dModel, dFf, numLogits, isGated } = shape;
+  const router = 2 * numTokens * dModel * numLogits;
+  const experts = (isGated ? 6 : 4) * dModel * dFf * numPairs;
   return { router, experts, total: router + experts };
 }
 

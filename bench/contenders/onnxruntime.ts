@@ -11,17 +11,19 @@ export const runtimes: readonly Runtime[] = ['onnxruntime-node', 'onnxruntime-we
 interface OnnxRuntime {
   readonly env: { readonly wasm: { numThreads?: number } };
   readonly InferenceSession: { create(model: Uint8Array, options: object): Promise<RawSession> };
-  readonly Tensor: new (type: 'float32' | 'int64', data: Float32Array | BigInt64Array, dims: number[]) => Tensor;
+  readonly Tensor: new (type: string, data: Float32Array | Int32Array | BigInt64Array, dims: number[]) => Tensor;
 }
 
 interface RawSession {
-  run(feeds: Feeds): Promise<Readonly<Record<string, { readonly data: Float32Array }>>>;
+  run(feeds: Feeds): Promise<Readonly<Record<string, Tensor>>>;
   release(): Promise<void>;
 }
 
 declare const tensor: unique symbol;
 export interface Tensor {
   readonly [tensor]: never;
+  /** Of a tensor of float32. */
+  readonly data: Float32Array;
 }
 export type Feeds = Readonly<Record<string, Tensor>>;
 
@@ -30,6 +32,8 @@ export interface Session {
   run(feeds: Feeds): Promise<Float32Array>;
   /** All of the model's outputs, by name. */
   runAll(feeds: Feeds): Promise<Readonly<Record<string, Float32Array>>>;
+  /** The same as tensors, which may be fed to another call as they are. */
+  runTensors(feeds: Feeds): Promise<Readonly<Record<string, Tensor>>>;
   close(): Promise<void>;
 }
 
@@ -58,18 +62,24 @@ export async function openSession(runtime: Runtime, model: Model, { threads, spi
       const outputs = Object.entries(await session.run(feeds));
       return Object.fromEntries(outputs.map(([name, { data }]) => [name, data]));
     },
+    runTensors: feeds => session.run(feeds),
     close: () => session.release(),
   };
 }
 
 /** A matrix as a tensor of float32. */
 export function floats(runtime: Runtime, { rows, cols, data }: Matrix): Tensor {
-  const { Tensor } = loadPeer<OnnxRuntime>(runtime);
-  return new Tensor('float32', data instanceof Float32Array ? data : new Float32Array(data), [rows, cols]);
+  return tensorOf(runtime, data instanceof Float32Array ? data : new Float32Array(data), [rows, cols]);
 }
 
 /** Whole numbers as a tensor of int64. */
 export function integers(runtime: Runtime, values: ArrayLike<number>, dims: number[]): Tensor {
+  return tensorOf(runtime, BigInt64Array.from(Array.from(values, BigInt)), dims);
+}
+
+/** Numbers as a tensor of their own type. */
+export function tensorOf(runtime: Runtime, data: Float32Array | Int32Array | BigInt64Array, dims: number[]): Tensor {
   const { Tensor } = loadPeer<OnnxRuntime>(runtime);
-  return new Tensor('int64', BigInt64Array.from(Array.from(values, BigInt)), dims);
+  const type = data instanceof Float32Array ? 'float32' : data instanceof Int32Array ? 'int32' : 'int64';
+  return new Tensor(type, data, dims);
 }

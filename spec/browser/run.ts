@@ -2,6 +2,7 @@
  * The backend's tests in headless Chromium: on a page that is cross-origin isolated, on one that is not, and on one whose
  * policy forbids workers. Environment: CHROMIUM (path of the browser), RUNS, SEED.
  */
+import { RUNS } from '../environment.js';
 import { findChromium, openChromium } from './chromium.js';
 import type { Result } from './results.js';
 import { serve } from './server.js';
@@ -15,12 +16,12 @@ const pages = [
   {
     name: 'isolated',
     headers: isolation,
-    files: ['wasm', 'wasm-bits', 'wasm-formats', 'wasm-threads', 'browser/isolated'],
+    files: ['wasm', 'wasm-bits', 'wasm-formats', 'wasm-threads', 'runtime-faults', 'browser/isolated'],
   },
   {
     name: 'not isolated',
     headers: {},
-    files: ['wasm', 'wasm-bits', 'wasm-formats', 'wasm-threads', 'browser/not-isolated'],
+    files: ['wasm', 'wasm-bits', 'wasm-formats', 'wasm-threads', 'runtime-faults', 'browser/not-isolated'],
   },
   {
     name: 'without workers',
@@ -72,8 +73,8 @@ async function resultsOf(
     if (kind === '/end') end();
   });
   listen();
-  const { RUNS = '50', SEED } = process.env;
-  const settings = new URLSearchParams({ files: files.join(), RUNS, ...(SEED !== undefined && { SEED }) });
+  const { SEED } = process.env;
+  const settings = new URLSearchParams({ files: files.join(), RUNS: `${RUNS}`, ...(SEED !== undefined && { SEED }) });
   const browser = openChromium(path, `${server.url}?${settings}`);
   const died = await Promise.race([ended, browser.ended]);
   if (died !== undefined) add({ name: current, failure: `the browser ended: ${died}` });

@@ -72,14 +72,19 @@ function page(): string {
 <script type="module" src="/build/spec/browser/page.js"></script>`;
 }
 
-/** Each door of the packages that the tests import, as Node finds it; and stand-ins for what only Node has. */
-function imports(): Record<string, string> {
-  const doors = ['xmoe', 'fast-check', 'pure-rand'].flatMap(name => {
+/** Each door of packages and its path, as Node finds it. */
+export function doorsOf(packages: readonly string[]): Record<string, string> {
+  const doors = packages.flatMap(name => {
     const manifest = JSON.parse(readFileSync(fileURLToPath(import.meta.resolve(`${name}/package.json`)), 'utf8'));
     return Object.keys(manifest.exports).map(door => name + door.slice(1));
   });
+  return Object.fromEntries(doors.map(door => [door, pathOf(import.meta.resolve(door))]));
+}
+
+/** The packages that the tests import, and stand-ins for what only Node has. */
+function imports(): Record<string, string> {
   return {
-    ...Object.fromEntries(doors.map(door => [door, pathOf(import.meta.resolve(door))])),
+    ...doorsOf(['xmoe', 'fast-check', 'pure-rand']),
     'node:test': '/build/spec/browser/test.js',
     'node:assert/strict': '/build/spec/browser/assert.js',
   };

@@ -3,8 +3,11 @@ import { type Config, forward, type Matrix, reference, type Trace, type Weights 
 import { type Layer, layerOfSizes } from 'xmoe/cases';
 import { type LayerCase, readLayerCase } from 'xmoe/layer-case';
 import { generate, loadModel, type Model } from 'xmoe/model';
-import { type CaseResult, runCase } from 'xmoe/oracle';
+import { type CaseResult, type Implementation, implementationOf, runCase } from 'xmoe/oracle';
+import { processImplementation } from 'xmoe/process';
+import { openRuntime, type Reading, type Runtime, type Token } from 'xmoe/runtime';
 import { readSafetensors, type SafetensorsFile } from 'xmoe/safetensors';
+import { describeXmoe, type SuiteOptions } from 'xmoe/spec';
 import { type WasmBackend, wasmBackend } from 'xmoe/wasm';
 
 export function layer(x: Matrix, weights: Weights, config: Config): Trace {
@@ -33,4 +36,21 @@ export async function fast(): Promise<Matrix> {
   // @ts-expect-error: a number of threads is a number
   await wasmBackend({ threads: '2' });
   return backend.load(weights, config).forwardAsync(x);
+}
+
+export async function program(options: SuiteOptions): Promise<Implementation> {
+  describeXmoe(implementationOf(reference), options);
+  // @ts-expect-error: without a test of somebody's runner
+  describeXmoe(implementationOf(reference), {});
+  // @ts-expect-error: a command is a list
+  await processImplementation('python3 client.py');
+  return processImplementation(['python3', 'client.py'], { seconds: 9 });
+}
+
+export async function* written(path: string): AsyncGenerator<Token, Reading> {
+  const runtime: Runtime = await openRuntime(path, { threads: 2, weights: 'int8' });
+  // @ts-expect-error: a format that there is not
+  await openRuntime(path, { weights: 'int3' });
+  yield* runtime.generate('In the beginning', { maxTokens: 20, temperature: 0 });
+  return runtime.stream().read(Uint8Array.of(1, 2), { logits: 'last' });
 }

@@ -7,6 +7,7 @@
  */
 import { rmSync } from 'node:fs';
 import { type App, layOut } from './lay-out.js';
+import { serveModel } from './model-server.js';
 import { type Place, places } from './places.js';
 import { sizesOf, sizeTable } from './size.js';
 import { type Row, tableOf } from './table.js';
@@ -55,7 +56,8 @@ async function attempt(what: string, action: () => Promise<void>): Promise<void>
   }
 }
 
-const app = await layOut();
+const server = await serveModel();
+const app = await layOut(server.address);
 try {
   for (const place of places(isQuick)) await attempt(place.name, () => visit(place, app));
   console.log(`${tableOf(rows)}\n`);
@@ -67,6 +69,7 @@ try {
   }
 } finally {
   rmSync(app.folder, { recursive: true });
+  server.close();
 }
 for (const line of skipped) console.log(`skipped ${line}`);
 for (const line of failures) console.error(`FAILED ${line}`);

@@ -32,7 +32,9 @@ export async function reportOfPage(folder: string, page: string, isIsolated: boo
       } else if (existsSync(join(folder, path))) {
         answer(200, { 'Content-Type': TYPES[extname(path)] }, readFileSync(join(folder, path)));
       } else {
-        if (path !== '/favicon.ico') reject(new Error(`${page} asked for ${path}, which is not there`));
+        // The one file that the suite asks for in vain: what is a path elsewhere is an address here.
+        if (path !== '/favicon.ico' && !path.endsWith('/model.safetensors'))
+          reject(new Error(`${page} asked for ${path}, which is not there`));
         answer(404, {});
       }
     });

@@ -1,9 +1,10 @@
 /** Where the suite runs: runtimes on the installed package as it is, and bundles of it. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { doorsOf as pathsOf } from '../browser/server.js';
 import type { FEATURES, Outcome } from './app/check.js';
 import { bundlers, esbuild } from './bundles.js';
-import { type App, doorsOf } from './lay-out.js';
+import { type App, doorsOf, PEERS } from './lay-out.js';
 import { chromium, reportOfPage } from './page.js';
 import { here, printedBy, runtime } from './processes.js';
 import { answerOf, type Behaviour } from './workerd.js';
@@ -22,6 +23,9 @@ export interface Place {
 
 const RELAXED = 'relaxed SIMD';
 const THREADS = 'threads';
+const PROCESS = 'xmoe/process';
+const FILES = 'files';
+const ADDRESSES = 'addresses';
 
 /** The JSON that is the last line; before it a runtime may have said something. */
 function parse(printed: string): Outcome[] {
@@ -35,21 +39,36 @@ async function versionOf(file: string): Promise<string> {
   return /\d[\w.-]*/.exec(printed)![0];
 }
 
+interface ProcessOptions extends Partial<Place> {
+  /** Arguments before a file that it is to run. */
+  readonly args?: readonly string[];
+  /** Arguments before a file of tests; without, that of the README is not run. */
+  readonly testArgs?: readonly string[];
+}
+
 /** A runtime that is a process: it runs a file, prints, and ends by itself. */
-function processPlace(name: string, file: string | undefined, more: Partial<Place> & { args?: string[] } = {}): Place {
-  const { args = [] } = more;
+function processPlace(name: string, file: string | undefined, more: ProcessOptions = {}): Place {
+  const { args = [], testArgs, ...rest } = more;
   return {
     name,
     isQuick: false,
     lacks: [],
     program: file,
     version: () => versionOf(file!),
-    run: async ({ folder, entry }) =>
-      parse(
-        await printedBy(file!, [...args, entry('print')], { cwd: folder, env: { DENO_DIR: join(folder, '.deno') } }),
-      ),
-    ...more,
+    async run({ folder, entry, testFile }) {
+      const options = { cwd: folder, env: { DENO_DIR: join(folder, '.deno'), XMOE_RUNS: '3' } };
+      const outcomes = parse(await printedBy(file!, [...args, entry('print')], options));
+      if (testArgs) outcomes.push(outcomeOfTests(await printedBy(file!, [...testArgs, testFile], options)));
+      return outcomes;
+    },
+    ...rest,
   };
+}
+
+/** Of the file of tests in the README, which has ended well. */
+function outcomeOfTests(printed: string): Outcome {
+  const name = 'the test file of the README passes, run by the runtime as it is';
+  return { feature: 'xmoe/spec', name, verdict: 'passed', detail: printed, bits: '' };
 }
 
 const workerd = runtime('@cloudflare', 'workerd-', 'bin/workerd');
@@ -58,7 +77,7 @@ function workerdPlace(name: string, behaviour: Behaviour): Place {
   return {
     name,
     isQuick: false,
-    lacks: [THREADS],
+    lacks: [THREADS, PROCESS, FILES],
     program: workerd,
     version: () => versionOf(workerd!),
     async run({ folder, entry }) {
@@ -69,16 +88,24 @@ function workerdPlace(name: string, behaviour: Behaviour): Place {
 }
 
 function chromiumPlace(name: string, lacks: Place['lacks'], isQuick: boolean, run: Place['run']): Place {
-  return { name, isQuick, lacks, program: chromium, version: () => versionOf(chromium!), run };
+  return {
+    name,
+    isQuick,
+    lacks: [PROCESS, FILES, ...lacks],
+    program: chromium,
+    version: () => versionOf(chromium!),
+    run,
+  };
 }
 
 /** A page without a bundle: the browser finds the doors by an import map. */
 function pageOf(app: App): string {
-  const files = Object.entries(doorsOf(app)).map(([door, file]) => [door, `/node_modules/xmoe/${file}`]);
+  const doors = Object.entries(doorsOf(app)).map(([door, file]) => [door, `/node_modules/xmoe/${file}`]);
+  const imports = { ...pathsOf(PEERS), ...Object.fromEntries(doors) };
   writeFileSync(
     join(app.folder, 'unbundled.html'),
     `<!doctype html><title>xmoe</title>
-<script type="importmap">${JSON.stringify({ imports: Object.fromEntries(files) })}</script>
+<script type="importmap">${JSON.stringify({ imports })}</script>
 <script type="module" src="/spec/everywhere/app/post.js"></script>
 `,
   );
@@ -88,17 +115,28 @@ function pageOf(app: App): string {
 const node = process.execPath;
 const lacksOfNode = (version: string) => (Number.parseInt(version, 10) < 22 ? ([RELAXED] as const) : []);
 
-const thisNode = processPlace('this Node', node, { isQuick: true, lacks: lacksOfNode(process.versions.node) });
+const thisNode = processPlace('this Node', node, {
+  isQuick: true,
+  lacks: lacksOfNode(process.versions.node),
+  testArgs: [],
+});
 
 const nodes = ['20', '22', '24', '26'].map(major =>
   processPlace(`Node ${major}`, runtime('', `node-${major}`, 'bin/node'), {
     lacks: lacksOfNode(major),
+    testArgs: [],
   }),
 );
 
+const deno = runtime('@deno', '', 'deno');
+
 const others: readonly Place[] = [
-  processPlace('Deno', runtime('@deno', '', 'deno'), { args: ['run'] }),
-  processPlace('Bun', runtime('@oven', 'bun-', 'bin/bun'), { args: ['run'] }),
+  processPlace('Deno', deno, {
+    args: ['run', '--allow-read', '--allow-net', '--allow-env', '--allow-run'],
+    testArgs: ['test', '--no-check', '--allow-env'],
+  }),
+  processPlace('Deno, without permissions', deno, { args: ['run'], lacks: [PROCESS, FILES, ADDRESSES] }),
+  processPlace('Bun', runtime('@oven', 'bun-', 'bin/bun'), { args: ['run'], testArgs: ['test'] }),
   // From this day's behaviour on, kernels can be compiled while a worker starts.
   workerdPlace('workerd', { date: '2025-06-01', flags: [] }),
   workerdPlace('workerd, `nodejs_compat`', { date: '2026-01-01', flags: ['nodejs_compat'] }),

@@ -7,9 +7,10 @@ import type { App } from './lay-out.js';
 
 /** Bytes. Where one is exceeded for a good reason, it is raised in the commit that needs it. */
 const BUDGETS = {
-  unpacked: 1_100_000,
-  xmoe: { minified: 30_000, gzip: 10_000 },
-  'xmoe/wasm': { minified: 270_000, gzip: 70_000 },
+  unpacked: 1_000_000,
+  xmoe: { minified: 23_000, gzip: 9_000 },
+  'xmoe/wasm': { minified: 94_000, gzip: 54_000 },
+  'xmoe/runtime': { minified: 132_000, gzip: 68_000 },
 };
 
 export interface Size {
@@ -24,12 +25,12 @@ export async function sizesOf(app: App): Promise<Size[]> {
     bytes: bytesIn(app.package),
     budget: BUDGETS.unpacked,
   };
-  const doors = await Promise.all((['xmoe', 'xmoe/wasm'] as const).map(door => sizesOfDoor(app, door)));
+  const doors = await Promise.all((['xmoe', 'xmoe/wasm', 'xmoe/runtime'] as const).map(door => sizesOfDoor(app, door)));
   return [unpacked, ...doors.flat()];
 }
 
 /** All that a door exports, in one minified file. */
-async function sizesOfDoor(app: App, door: 'xmoe' | 'xmoe/wasm'): Promise<Size[]> {
+async function sizesOfDoor(app: App, door: 'xmoe' | 'xmoe/wasm' | 'xmoe/runtime'): Promise<Size[]> {
   const name = door.replace('/', '-');
   const entry = join(app.folder, `${name}-door.js`);
   writeFileSync(entry, `export * from '${door}';\n`);

@@ -26,7 +26,7 @@ export async function answerOf(
     config,
     `using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
-  services = [ (name = "main", worker = .suite) ],
+  services = [ (name = "main", worker = .suite), (name = "internet", network = (allow = ["public", "private"])) ],
   sockets = [ (name = "http", address = "127.0.0.1:${port}", http = (), service = "main") ],
 );
 const suite :Workerd.Worker = (

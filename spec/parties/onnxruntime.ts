@@ -14,7 +14,18 @@ import { type NamedTensor, outputTensors } from 'xmoe/layer-case';
 import { arithmeticNamed, type Implementation, type LayerCall, type Outputs } from 'xmoe/oracle';
 import { type Feeds, floats, integers, openSession, type Runtime } from '../../bench/contenders/onnxruntime.js';
 import type { Model } from '../../bench/onnx-model.js';
+import { loadPeer } from '../../bench/peers.js';
 import { expertsModel, MOE_ACTIVATIONS, moeModel, routerModel } from './onnx-layer.js';
+
+/** Why a runtime is not here. */
+export function missing(runtime: Runtime): string | undefined {
+  try {
+    loadPeer(runtime);
+    return undefined;
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
 
 /** Graphs of standard operators, every router and activation, forward only: decisions are the host's, from the graph's probabilities. */
 export function onnxruntimeGraph(runtime: Runtime): Implementation {

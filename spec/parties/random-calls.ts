@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { drawRecipe, type WantedRecipes } from 'xmoe/cases';
 import { describe, type Implementation, type StageName, search } from 'xmoe/oracle';
+import { RUNS } from '../environment.js';
 
 export interface RandomCalls extends WantedRecipes {
   /** A slow implementation gets this share of RUNS (default 1). */
@@ -31,7 +32,7 @@ export function conformsOnRandomCalls(name: string, open: Party, calls: RandomCa
 
 async function searchAll(t: TestContext, implementation: Implementation, calls: RandomCalls): Promise<void> {
   const { share = 1, judges, gradients = false, ...wanted } = calls;
-  const runs = Math.max(50, Math.ceil(Number(process.env.RUNS ?? 200) * share));
+  const runs = Math.max(50, Math.ceil(RUNS * share));
   const seed = Number(process.env.SEED ?? Date.now() % 2 ** 31);
   const { tally, failure } = await search(implementation, { seed, runs, wanted, gradients });
   const stages = [...tally.stages].map(([stage, { verdicts }]) => `${stage} ${verdicts.agree + verdicts.admissible}`);

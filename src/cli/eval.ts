@@ -1,8 +1,8 @@
 /** `xmoe eval`: how well a model predicts a text, and what its experts cost. */
-import { type Evaluation, evaluate } from '../model/index.js';
+import type { Evaluation } from '../model/index.js';
 import { parseArguments, readInput } from './arguments.js';
 import type { Command } from './command.js';
-import { modelHelp, modelOptions, progressBar, readModel, thresholdName, withRunOptions } from './model.js';
+import { modelHelp, modelOptions, progressBar, thresholdName, thresholdOf, withModel } from './model.js';
 
 const help = `xmoe eval MODEL TEXT [--threshold τ] [--backend NAME] [--threads N] [--max-tokens N] [--json]
 
@@ -28,25 +28,25 @@ export const evalCommand: Command = {
     });
     const maxTokens = args.number('max-tokens', { min: 0, integer: true });
     const [modelPath, textPath] = args.positionals;
-    const model = readModel(modelPath);
-    const text = readInput('TEXT', textPath);
-    const total = Math.min(text.length - 1, maxTokens ?? text.length);
-    const { evaluation, seconds, settings } = await withRunOptions(args, options => {
-      const settings = { threshold: thresholdName(model, options), backend: options.backend.name };
+    const routing = thresholdOf(args);
+    return withModel(modelPath, args, async model => {
+      const text = readInput('TEXT', textPath);
+      const total = Math.min(text.length - 1, maxTokens ?? text.length);
+      const settings = { threshold: thresholdName(model.config, routing.threshold), backend: model.backend };
       const progress = progressBar(`τ ${settings.threshold}`);
       const started = performance.now();
-      const evaluation = evaluate(model, text, {
-        ...options,
+      const evaluation = await model.evaluate(text, {
+        ...routing,
         ...(maxTokens !== undefined && { maxTokens }),
         onWindow: ({ start, tokens }) => progress((start + tokens.length) / total),
       });
-      return { evaluation, seconds: (performance.now() - started) / 1000, settings };
+      const seconds = (performance.now() - started) / 1000;
+      const report = args.flag('json')
+        ? JSON.stringify({ model: modelPath, text: textPath, ...settings, ...evaluation, seconds })
+        : table(evaluation, model.config.moeLayers, settings, seconds);
+      process.stdout.write(`${report}\n`);
+      return 0;
     });
-    const report = args.flag('json')
-      ? JSON.stringify({ model: modelPath, text: textPath, ...settings, ...evaluation, seconds })
-      : table(evaluation, model.config.moeLayers, settings, seconds);
-    process.stdout.write(`${report}\n`);
-    return 0;
   },
 };
 

@@ -1,8 +1,8 @@
 /** `xmoe show`: what XMoE does to a text, at a glance. */
-import { type Evaluation, evaluate, type Model, type RunOptions, type TokenFacts } from '../model/index.js';
+import type { Evaluation, ModelConfig, TokenFacts } from '../model/index.js';
 import { parseArguments, readInput } from './arguments.js';
 import type { Command } from './command.js';
-import { modelHelp, modelOptions, progressBar, readModel, thresholdName, withRunOptions } from './model.js';
+import { type CliModel, modelHelp, modelOptions, progressBar, thresholdName, thresholdOf, withModel } from './model.js';
 import { paint } from './paint.js';
 
 const help = `xmoe show MODEL TEXT [--threshold τ] [--backend NAME] [--threads N] [--max-tokens N]
@@ -24,27 +24,21 @@ export const showCommand: Command = {
     const args = parseArguments(argv, ['MODEL', 'TEXT'], { ...modelOptions, 'max-tokens': { type: 'string' } });
     const maxTokens = args.number('max-tokens', { min: 1, integer: true }) ?? 1024;
     const [modelPath, textPath] = args.positionals;
-    const model = readModel(modelPath);
+    const { threshold } = thresholdOf(args);
     const text = readInput('TEXT', textPath).subarray(0, maxTokens + 1);
-
-    print(describe(model, modelPath));
-    print(`${textPath}: ${Math.max(0, text.length - 1)} bytes predicted\n`);
-    print(
-      columns(
-        'threshold',
-        'bits per byte',
-        model.config.moeLayers.map(l => `experts in layer ${l}`),
-        'FLOPs of the dense FFN',
-      ),
-    );
-    await withRunOptions(args, options => {
-      evaluateRow(model, text, { ...options, threshold: 0.5 });
-      const { evaluation, tokens } = evaluateRow(model, text, options);
-      const dense = evaluateRow(model, text, { ...options, threshold: 'dense' }).evaluation;
-      print(`\n${summaryOf(thresholdName(model, options), evaluation, dense)}\n`);
+    return withModel(modelPath, args, async model => {
+      const { config } = model;
+      print(describe(config, modelPath));
+      print(`${textPath}: ${Math.max(0, text.length - 1)} bytes predicted\n`);
+      const counts = config.moeLayers.map(l => `experts in layer ${l}`);
+      print(columns('threshold', 'bits per byte', counts, 'FLOPs of the dense FFN'));
+      await evaluateRow(model, text, 0.5);
+      const { evaluation, tokens } = await evaluateRow(model, text, threshold);
+      const dense = (await evaluateRow(model, text, 'dense')).evaluation;
+      print(`\n${summaryOf(thresholdName(config, threshold), evaluation, dense)}\n`);
       print(paint(tokens));
+      return 0;
     });
-    return 0;
   },
 };
 
@@ -52,22 +46,22 @@ function print(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
-function describe({ config }: Model, path: string): string {
-  const { numLayers, moeLayers, dFf, dFfDense, layer } = config;
+function describe({ numLayers, moeLayers, dFf, dFfDense, layer }: ModelConfig, path: string): string {
   const experts = `${layer.numExperts} experts of width ${dFf} in place of an FFN of width ${dFfDense}`;
   return `${path}: ${numLayers} layers, ${moeLayers.length === 0 ? 'none with XMoE' : `XMoE in ${moeLayers.join(', ')}: ${experts}`}`;
 }
 
 /** Evaluates at one threshold, and prints its row of the table. */
-function evaluateRow(
-  model: Model,
+async function evaluateRow(
+  model: CliModel,
   text: Uint8Array,
-  options: RunOptions,
-): { evaluation: Evaluation; tokens: TokenFacts[] } {
+  threshold: number | 'dense' | undefined,
+): Promise<{ evaluation: Evaluation; tokens: TokenFacts[] }> {
   const tokens: TokenFacts[] = [];
-  const progress = progressBar(`τ ${thresholdName(model, options)}`);
-  const evaluation = evaluate(model, text, {
-    ...options,
+  const name = thresholdName(model.config, threshold);
+  const progress = progressBar(`τ ${name}`);
+  const evaluation = await model.evaluate(text, {
+    ...(threshold !== undefined && { threshold }),
     onWindow(window) {
       tokens.push(...window.tokens);
       progress(tokens.length / (text.length - 1));
@@ -75,7 +69,7 @@ function evaluateRow(
   });
   const { bitsPerByte, expertsPerToken, flopsShare } = evaluation;
   const experts = expertsPerToken.map(count => count.toFixed(2));
-  print(columns(thresholdName(model, options), bitsPerByte.toFixed(3), experts, `${(100 * flopsShare).toFixed(1)} %`));
+  print(columns(name, bitsPerByte.toFixed(3), experts, `${(100 * flopsShare).toFixed(1)} %`));
   return { evaluation, tokens };
 }
 

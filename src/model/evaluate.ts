@@ -2,10 +2,10 @@
 
 import { checkBytes, integer } from '../check.js';
 import { row } from '../matrix.js';
-import { first } from '../selection/selection.js';
 import { denseFlops } from '../statistics.js';
-import type { Floats } from '../types.js';
-import { keptExperts } from './facts.js';
+import type { Matrix } from '../types.js';
+import type { ModelConfig } from './config.js';
+import { bitsOf, keptExperts } from './facts.js';
 import { emptyCache, type RunOptions, run } from './transformer.js';
 import type { Model } from './types.js';
 
@@ -59,55 +59,85 @@ export interface Evaluation {
  * @throws TypeError, RangeError for options
  */
 export function evaluate(model: Model, text: Uint8Array, options: EvaluateOptions = {}): Evaluation {
-  const { contextLength, dModel, dFfDense, moeLayers } = model.config;
-  checkBytes('text', text);
-  const maxTokens = integer('options.maxTokens', options.maxTokens ?? text.length, 0);
-  const numPredicted = Math.max(0, Math.min(text.length - 1, maxTokens));
-
-  let [bits, moeFlops] = [0, 0];
-  const numKept = moeLayers.map(() => 0);
-  for (let start = 0; start < numPredicted; start += contextLength) {
-    const window = predict(model, text, start, Math.min(start + contextLength, numPredicted), options);
-    moeFlops += window.moeFlops;
-    for (const token of window.tokens) {
-      bits += token.bits;
-      token.experts.forEach((experts, i) => {
-        numKept[i] += experts.length;
-      });
-    }
+  const evaluated = new Evaluated(model.config, text, options.maxTokens);
+  for (const ids of evaluated.windows()) {
+    const { logits, traces } = run(model, ids, emptyCache(model), options);
+    const moeFlops = traces.reduce((sum, { cost }) => sum + cost.total, 0);
+    const window = evaluated.add(logits, i => keptExperts(traces, i), moeFlops);
     options.onWindow?.(window);
   }
-  const dense = moeLayers.length * denseFlops(numPredicted, dModel, dFfDense);
-  const bitsPerByte = share(bits, numPredicted);
-  return {
-    numPredicted,
-    bitsPerByte,
-    perplexity: 2 ** bitsPerByte,
-    expertsPerToken: numKept.map(count => share(count, numPredicted)),
-    moeFlops,
-    denseFlops: dense,
-    flopsShare: share(moeFlops, dense),
-  };
+  return evaluated.evaluation;
 }
 
-/** Read bytes `start` up to `end` with nothing before them, and predict the byte after each. */
-function predict(model: Model, text: Uint8Array, start: number, end: number, options: RunOptions): WindowFacts {
-  const ids = text.subarray(start, end);
-  const { logits, traces } = run(model, ids, emptyCache(model), options);
-  const tokens = Array.from(ids, (byte, i) => ({
-    byte,
-    bits: bitsOf(row(logits, i), text[start + i + 1]),
-    experts: keptExperts(traces, i),
-  }));
-  return { start, tokens, moeFlops: traces.reduce((sum, { cost }) => sum + cost.total, 0) };
-}
+/** A text that is being evaluated, window by window, by whoever runs the model. */
+export class Evaluated {
+  readonly #config: ModelConfig;
+  readonly #text: Uint8Array;
+  readonly #numPredicted: number;
+  readonly #numKept: number[];
+  /** Where the next window begins. */
+  #start = 0;
+  #bits = 0;
+  #moeFlops = 0;
 
-/** −log2 softmax(logits)[id] = log2 Σ exp(z − z[id]); the largest z is taken out, so that nothing overflows. */
-function bitsOf(logits: Floats, id: number): number {
-  const max = logits[first(logits)];
-  let sum = 0;
-  for (let i = 0; i < logits.length; i++) sum += Math.exp(logits[i] - max);
-  return (Math.log(sum) + (max - logits[id])) / Math.LN2;
+  /** @throws TypeError, RangeError */
+  constructor(config: ModelConfig, text: Uint8Array, maxTokens: number | undefined) {
+    checkBytes('text', text);
+    const most = integer('options.maxTokens', maxTokens ?? text.length, 0);
+    this.#config = config;
+    this.#text = text;
+    this.#numPredicted = Math.max(0, Math.min(text.length - 1, most));
+    this.#numKept = config.moeLayers.map(() => 0);
+  }
+
+  /** The bytes of each window, to be read with nothing before them; each is added before the next is asked for. */
+  *windows(): Generator<Uint8Array, void> {
+    while (this.#start < this.#numPredicted) {
+      const end = Math.min(this.#start + this.#config.contextLength, this.#numPredicted);
+      yield this.#text.subarray(this.#start, end);
+      this.#start = end;
+    }
+  }
+
+  /**
+   * Adds what the model said of a window's bytes.
+   *
+   * @param logits of the byte after each
+   * @param expertsOf those that kept the window's byte i, best first, for each XMoE layer
+   */
+  add(logits: Matrix, expertsOf: (i: number) => readonly (readonly number[])[], moeFlops: number): WindowFacts {
+    const start = this.#start;
+    const tokens = Array.from({ length: logits.rows }, (_, i) => ({
+      byte: this.#text[start + i],
+      bits: bitsOf(row(logits, i), this.#text[start + i + 1]),
+      experts: expertsOf(i),
+    }));
+    for (const { bits, experts } of tokens) {
+      this.#bits += bits;
+      experts.forEach(({ length }, layer) => {
+        this.#numKept[layer] += length;
+      });
+    }
+    this.#moeFlops += moeFlops;
+    return { start, tokens, moeFlops };
+  }
+
+  /** Over all windows. */
+  get evaluation(): Evaluation {
+    const { moeLayers, dModel, dFfDense } = this.#config;
+    const numPredicted = this.#numPredicted;
+    const dense = moeLayers.length * denseFlops(numPredicted, dModel, dFfDense);
+    const bitsPerByte = share(this.#bits, numPredicted);
+    return {
+      numPredicted,
+      bitsPerByte,
+      perplexity: 2 ** bitsPerByte,
+      expertsPerToken: this.#numKept.map(count => share(count, numPredicted)),
+      moeFlops: this.#moeFlops,
+      denseFlops: dense,
+      flopsShare: share(this.#moeFlops, dense),
+    };
+  }
 }
 
 function share(part: number, whole: number): number {

@@ -2,6 +2,7 @@
 
 import { checkBytes, integer, unexpected } from '../check.js';
 import { row } from '../matrix.js';
+import type { ModelConfig } from './config.js';
 import { keptExperts } from './facts.js';
 import { randomState } from './random.js';
 import { checkSampleOptions, type SampleOptions, sample } from './sample.js';
@@ -29,13 +30,22 @@ export interface GeneratedToken {
  * @throws TypeError, RangeError at once, for options and for an empty prompt, which has nothing to predict from
  */
 export function generate(model: Model, prompt: Uint8Array, options: GenerateOptions): Generator<GeneratedToken, void> {
+  checkGenerateCall(model.config, prompt, options);
+  return write(model, prompt, options);
+}
+
+/** @throws TypeError, RangeError */
+export function checkGenerateCall(
+  { layer }: ModelConfig,
+  prompt: Uint8Array,
+  options: Omit<GenerateOptions, 'backend'>,
+): void {
   checkBytes('prompt', prompt);
   if (prompt.length === 0) throw unexpected(RangeError, 'prompt', 'at least 1 byte', 'none');
   integer('options.maxTokens', options.maxTokens, 0);
   integer('options.seed', options.seed ?? 0, 0, 2 ** 32 - 1);
   checkSampleOptions(options);
-  routedBy(model.config.layer, options.threshold); // refuses what is no threshold
-  return write(model, prompt, options);
+  routedBy(layer, options.threshold); // refuses what is no threshold
 }
 
 function* write(model: Model, prompt: Uint8Array, options: GenerateOptions): Generator<GeneratedToken, void> {

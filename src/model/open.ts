@@ -1,8 +1,8 @@
 /** A model as it arrives: from a file, an address, a Blob or a stream. */
 import { checkObject, show, unexpected } from '../check.js';
-import { readArriving } from '../safetensors/stream.js';
+import { type ArrivingFile, readArriving } from '../safetensors/stream.js';
 import { assemble, checkTensors, finiteValues } from './assemble.js';
-import { parseConfig } from './config.js';
+import { type ModelConfig, parseConfig } from './config.js';
 import { type Abort, type ModelSource, openSource } from './source.js';
 import type { Model } from './types.js';
 
@@ -25,11 +25,32 @@ export interface OpenOptions {
  */
 export async function openModel(source: ModelSource, options: OpenOptions = {}): Promise<Model> {
   checkObject('options', options);
-  const { signal, onProgress } = options;
+  checkOpenOptions(options);
+  return withArriving(source, options, async (config, file) => {
+    const values = new Map<string, Float64Array>();
+    for await (const [name, tensor] of file.tensors()) values.set(name, finiteValues(name, tensor));
+    return assemble(config, name => values.get(name)!);
+  });
+}
+
+/** @throws TypeError */
+export function checkOpenOptions({ signal, onProgress }: OpenOptions): void {
   if (signal !== undefined) checkObject('options.signal', signal);
   if (onProgress !== undefined && typeof onProgress !== 'function') {
     throw unexpected(TypeError, 'options.onProgress', 'a function', show(onProgress));
   }
+}
+
+/**
+ * Lends `use` a model's file that is still arriving: its header is there and fits. The source is closed afterwards.
+ *
+ * @throws as `openModel` does, and what `use` throws
+ */
+export async function withArriving<Result>(
+  source: ModelSource,
+  { signal, onProgress }: OpenOptions,
+  use: (config: ModelConfig, file: ArrivingFile) => Promise<Result>,
+): Promise<Result> {
   const { length, chunks } = await openSource(source, signal);
   try {
     let numBytes = 0;
@@ -48,9 +69,7 @@ export async function openModel(source: ModelSource, options: OpenOptions = {}):
     checkTensors(config, file.entries);
     total = file.numBytes;
     report();
-    const values = new Map<string, Float64Array>();
-    for await (const [name, tensor] of file.tensors()) values.set(name, finiteValues(name, tensor));
-    return assemble(config, name => values.get(name)!);
+    return await use(config, file);
   } finally {
     await chunks.return();
   }

@@ -1,44 +1,19 @@
-/** Where the bytes of a model come from: a file, an address, a Blob or a stream. */
-import { checkBytes, show, unexpected } from '../check.js';
-import { importNode, nodeProcess } from '../node.js';
+/** The bytes of a source, from the first to the last: of a file, an address, a Blob or a stream. */
+import { chunksOf } from './chunks.js';
+import { openFile } from './file.js';
+import { ask } from './http.js';
+import { RemoteFile } from './remote-file.js';
+import { knownSource } from './source-kind.js';
+import { type Abort, broken, type ModelSource, throwIfAborted } from './source-types.js';
 
-/**
- * A string is a path on Node (and Deno and Bun), unless it begins with a scheme such as `https:`; elsewhere it is an
- * address, relative to the page. A URL of `file:` is a path too. The types are those parts of the platforms' own that are used.
- */
-export type ModelSource = string | Address | BlobLike | ByteStream;
-
-/** A URL. */
-export interface Address {
-  readonly href: string;
-}
-
-/** A Blob or File. */
-export interface BlobLike {
-  readonly size: number;
-  stream(): ByteStream;
-}
-
-/** A ReadableStream of Uint8Arrays. */
-export interface ByteStream {
-  getReader(): {
-    read(): Promise<{ readonly done: boolean; readonly value?: Uint8Array | undefined }>;
-    cancel(reason?: unknown): Promise<void>;
-  };
-}
-
-/** An AbortSignal. */
-export interface Abort {
-  readonly aborted: boolean;
-  readonly reason: unknown;
-  addEventListener(type: 'abort', listener: () => void): void;
-  removeEventListener(type: 'abort', listener: () => void): void;
-}
-
-/** The bytes cannot be had: no such file, a refusal of the server, a connection that broke. `cause` is the platform's error. */
-export class SourceError extends Error {
-  override readonly name = 'SourceError';
-}
+export {
+  type Abort,
+  type Address,
+  type BlobLike,
+  type ByteStream,
+  type ModelSource,
+  SourceError,
+} from './source-types.js';
 
 export interface OpenSource {
   /** Bytes of the whole, where the source says so. */
@@ -47,50 +22,47 @@ export interface OpenSource {
   readonly chunks: AsyncGenerator<Uint8Array, void>;
 }
 
-/** @throws TypeError for what is no source; SourceError; the reason of an abort */
-export async function openSource(source: ModelSource, signal: Abort | undefined): Promise<OpenSource> {
+/**
+ * Begin to read. An address goes on where its connection breaks, if its server makes that possible: see `RemoteFile`.
+ *
+ * @param pauses see `PAUSES`
+ * @throws TypeError for what is no source; SourceError; the reason of an abort
+ */
+export async function openSource(
+  source: ModelSource,
+  signal: Abort | undefined,
+  pauses?: readonly number[],
+): Promise<OpenSource> {
   throwIfAborted(signal);
-  const address = typeof source === 'string' ? source : has(source, 'href') ? source.href : undefined;
-  if (address !== undefined)
-    return isPath(address) ? await openFile(address, signal) : await openAddress(address, signal);
-  if (has(source, 'getReader')) return { length: undefined, chunks: chunksOf(source, signal) };
-  if (has(source, 'stream')) return { length: source.size, chunks: chunksOf(source.stream(), signal) };
-  throw unexpected(TypeError, 'source', 'a path, URL, Blob or ReadableStream', show(source));
+  const known = knownSource(source);
+  switch (known.kind) {
+    case 'path':
+      return await readFile(known.path, signal);
+    case 'address': {
+      const first = await ask(known.address, undefined, signal);
+      const file = new RemoteFile(known.address, first, pauses);
+      return { length: first.length, chunks: file.whole(first, signal) };
+    }
+    case 'blob':
+      return { length: known.blob.size, chunks: chunksOf(known.blob.stream(), signal, streamBroke) };
+    case 'stream':
+      return { length: undefined, chunks: chunksOf(known.stream, signal, streamBroke) };
+  }
 }
 
-function has<Name extends string>(source: unknown, name: Name): source is Extract<ModelSource, Record<Name, unknown>> {
-  return typeof source === 'object' && source !== null && name in source;
-}
-
-function isPath(address: string): boolean {
-  return nodeProcess() !== undefined && (isFileUrl(address) || !/^[a-z][a-z\d+.-]+:/i.test(address));
-}
-
-function isFileUrl(address: string): boolean {
-  return address.startsWith('file:');
-}
-
-interface Files {
-  open(path: string | URL): Promise<OpenFile>;
-}
-
-interface OpenFile {
-  stat(): Promise<{ readonly size: number; isFile(): boolean }>;
-  read(into: Uint8Array): Promise<{ readonly bytesRead: number }>;
-  close(): Promise<void>;
+function streamBroke(cause: unknown, numBytes: number): never {
+  return broken(`a stream that broke after ${numBytes} bytes`)(cause);
 }
 
 const CHUNK_BYTES = 2 ** 20;
 
-async function openFile(address: string, signal: Abort | undefined): Promise<OpenSource> {
-  const { open } = await importNode<Files>('node:fs/promises');
-  if (!open) throw new SourceError(`"source" expected a runtime that reads files, got ${address}`);
-  const file = await open(isFileUrl(address) ? new URL(address) : address).catch(broken(address));
+async function readFile(path: string | URL, signal: Abort | undefined): Promise<OpenSource> {
+  const file = await openFile(path);
   async function* chunks(): AsyncGenerator<Uint8Array, void> {
     try {
       for (;;) {
         const into = new Uint8Array(CHUNK_BYTES);
-        const { bytesRead } = await file.read(into).catch(broken(address));
+        const { bytesRead } = await file.read(into).catch(broken(`${path}`));
         throwIfAborted(signal);
         if (bytesRead === 0) return;
         yield into.subarray(0, bytesRead);
@@ -99,60 +71,6 @@ async function openFile(address: string, signal: Abort | undefined): Promise<Ope
       await file.close();
     }
   }
-  return { length: await lengthOf(file), chunks: chunks() };
-}
-
-/** Undefined for what is no plain file, such as a pipe. */
-async function lengthOf(file: OpenFile): Promise<number | undefined> {
-  const stat = await file.stat().catch(() => undefined);
-  return stat?.isFile() ? stat.size : undefined;
-}
-
-async function openAddress(address: string, signal: Abort | undefined): Promise<OpenSource> {
-  const answer = await fetch(address, { ...(signal && { signal: signal as AbortSignal }) }).catch(error => {
-    throwIfAborted(signal);
-    return broken(address)(error);
-  });
-  if (!answer.ok || !answer.body) {
-    await answer.body?.cancel();
-    throw new SourceError(`"source" expected status 200 and a body, got ${answer.status} from ${address}`);
-  }
-  const length = answer.headers.get('content-encoding') ? null : answer.headers.get('content-length');
-  return { length: length === null ? undefined : Number(length), chunks: chunksOf(answer.body, signal) };
-}
-
-/** A stream read with a reader: not every browser can iterate over one. An abort ends a read that is under way. */
-async function* chunksOf(stream: ByteStream, signal: Abort | undefined): AsyncGenerator<Uint8Array, void> {
-  const reader = stream.getReader();
-  const cancel = () => {
-    reader.cancel(signal?.reason).catch(() => {}); // one that has failed needs none
-  };
-  signal?.addEventListener('abort', cancel);
-  let numBytes = 0;
-  try {
-    for (;;) {
-      const { done, value } = await reader.read().catch(error => {
-        throwIfAborted(signal);
-        return broken(`a stream that broke after ${numBytes} bytes`)(error);
-      });
-      throwIfAborted(signal);
-      if (done) return;
-      checkBytes('source', value);
-      numBytes += value!.length;
-      yield value!;
-    }
-  } finally {
-    signal?.removeEventListener('abort', cancel);
-    cancel(); // not awaited: a source may be slow to let go
-  }
-}
-
-function broken(what: string): (cause: unknown) => never {
-  return cause => {
-    throw new SourceError(`"source" expected all of its bytes, got ${what}: ${cause}`, { cause });
-  };
-}
-
-function throwIfAborted(signal: Abort | undefined): void {
-  if (signal?.aborted) throw signal.reason;
+  const facts = await file.stat().catch(() => undefined);
+  return { length: facts?.isFile() ? facts.size : undefined, chunks: chunks() }; // a pipe has no length
 }

@@ -1,7 +1,7 @@
 /** A program of somebody else's, asked one thing at a time over its stdin and stdout. Nothing that it does is trusted. */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import type { ChildProcess } from 'node:child_process';
+import { unexpected } from '../check.js';
+import { importNode, nodeProcess } from '../node.js';
 import { ImplementationError } from '../oracle/search/implementation-error.js';
 import type { Finding } from '../oracle/types.js';
 import { quote } from '../safetensors/json.js';
@@ -25,10 +25,13 @@ interface Question {
   readonly timers: NodeJS.Timeout[];
 }
 
+type Modules = Pick<typeof import('node:child_process'), 'spawn'> & Pick<typeof import('node:fs'), 'readFileSync'>;
+
 /** Any failure ends the program: what it would write later belongs to no question. */
 export class ForeignProcess {
   readonly #child: ChildProcess;
   readonly #limits: ProcessLimits;
+  readonly #readFile: Modules['readFileSync'];
   readonly #endWithUs = () => this.#kill();
   #question: Question | undefined;
   /** What has come of the frame being read; its first 8 bytes are its length. */
@@ -38,23 +41,25 @@ export class ForeignProcess {
   #failure: ImplementationError | undefined;
   #exit: string | undefined;
 
-  /** @throws TypeError if there is no such program */
+  /** @throws TypeError if there is no such program, or nothing to start it with */
   static async start(command: readonly string[], limits: ProcessLimits): Promise<ForeignProcess> {
+    const { spawn, readFileSync } = await nodeModules();
     const [program, ...args] = command;
-    // a group of its own, so that what it started ends with it
-    const child = spawn(program, args, { stdio: 'pipe', detached: process.platform !== 'win32' });
-    const foreign = new ForeignProcess(child, limits);
     try {
-      await once(child, 'spawn');
+      // a group of its own, so that what it started ends with it
+      const child = spawn(program, args, { stdio: 'pipe', detached: process.platform !== 'win32' });
+      const foreign = new ForeignProcess(child, limits, readFileSync);
+      await new Promise<void>((resolve, reject) => child.once('spawn', resolve).once('error', reject));
+      return foreign;
     } catch (error) {
-      throw new TypeError(`"command" expected a program that starts, got ${(error as Error).message}`);
+      throw unexpected(TypeError, 'command', 'a program that starts', (error as Error).message);
     }
-    return foreign;
   }
 
-  private constructor(child: ChildProcess, limits: ProcessLimits) {
+  private constructor(child: ChildProcess, limits: ProcessLimits, readFile: Modules['readFileSync']) {
     this.#child = child;
     this.#limits = limits;
+    this.#readFile = readFile;
     process.once('exit', this.#endWithUs);
     child.on('error', () => {}); // `start` tells
     child.on('exit', (code, signal) => this.#gone(signal ? `was ended by ${signal}` : `exited with status ${code}`));
@@ -88,7 +93,7 @@ export class ForeignProcess {
   /** Ends its input, waits a moment, then ends the program and all that it started. */
   async close(): Promise<void> {
     if (this.#exit === undefined) {
-      const exited = once(this.#child, 'exit');
+      const exited = new Promise(resolve => this.#child.once('exit', resolve));
       this.#child.stdin!.end();
       let timer: NodeJS.Timeout | undefined;
       await Promise.race([exited, new Promise(resolve => (timer = setTimeout(resolve, 1000)))]);
@@ -190,9 +195,19 @@ export class ForeignProcess {
 
   #checkMemory(): void {
     const { memoryBytes } = this.#limits;
-    const used = residentBytes(this.#child.pid);
+    const used = this.#residentBytes();
     if (used > memoryBytes)
       this.#fail('crashed', `was ended: it used ${mib(used)} of memory; its limit is ${mib(memoryBytes)}`);
+  }
+
+  /** 0 where it cannot be known. */
+  #residentBytes(): number {
+    try {
+      const status = this.#readFile(`/proc/${this.#child.pid}/status`, 'utf8');
+      return 1024 * Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0);
+    } catch {
+      return 0;
+    }
   }
 
   #kill(): void {
@@ -209,14 +224,12 @@ export class ForeignProcess {
   }
 }
 
-/** 0 where it cannot be known. */
-function residentBytes(pid: number | undefined): number {
-  try {
-    const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-    return 1024 * Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0);
-  } catch {
-    return 0;
-  }
+/** Asked for at the call: this module can be imported where there is no Node, and bundled for there. */
+async function nodeModules(): Promise<Modules> {
+  const { spawn } = nodeProcess() ? await importNode<Modules>('node:child_process') : {};
+  const { readFileSync } = spawn ? await importNode<Modules>('node:fs') : {};
+  if (spawn && readFileSync) return { spawn, readFileSync };
+  throw unexpected(TypeError, 'command', 'a runtime that starts programs', 'one without node:child_process');
 }
 
 function mib(bytes: number): string {

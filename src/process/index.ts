@@ -1,5 +1,6 @@
 /**
- * A program that speaks the protocol of spec/PROTOCOL.md, as an implementation: one layer case in, one trace out. Needs Node.
+ * A program that speaks the protocol of spec/PROTOCOL.md, as an implementation: one layer case in, one trace out. Needs
+ * Node, Deno or Bun; elsewhere it can be imported, and a call says so.
  */
 import { exactDtype, type NamedTensors, readOutputs, writeLayerCase } from '../layer-case/index.js';
 import type { Arithmetic, Implementation, LayerCall } from '../oracle/index.js';
@@ -22,7 +23,7 @@ const SHORT_SECONDS = 5;
  * The program is started, and started again by the first call after each failure.
  *
  * @param command the program and its arguments
- * @throws TypeError if there is no such program
+ * @throws TypeError if there is no such program, or the runtime starts none
  */
 export async function processImplementation(
   command: readonly string[],

@@ -28,7 +28,10 @@ export interface RuntimeOptions {
 }
 
 export interface LazyExperts {
-  /** Bytes of packed experts at most; the least recently used make room. At least one expert's. Default: all of them. */
+  /**
+   * Bytes of packed experts at most; the least recently used make room. At least one expert's. Default: all of them. Experts
+   * that a read needs and that do not fit together come in groups: it never changes a bit.
+   */
   readonly budget?: number;
 }
 
@@ -68,11 +71,13 @@ export interface Stream {
    *
    * Same    the logits are those of the reference's `run` within rounding; n bytes at once, or one after another, give the
    *         same bits (but with a capacity factor, which is of each call)
-   * @throws RangeError where the context has no room for so many bytes; TypeError; the reason of an abort: what was read
-   *         before the call is kept, and nothing else
+   * @throws RangeError where the context has no room for so many bytes; TypeError; the reason of an abort; Error after a
+   *         disposal; WorkerError where a worker has died: the next read works; with `lazyExperts`, SourceError where an
+   *         expert cannot be had, and RangeError where its weights will not do. What was read before the call is kept then,
+   *         and nothing else
    */
   read(ids: Uint8Array, options?: ReadOptions): Promise<Reading>;
-  /** Forgets everything that was read. */
+  /** Forgets everything that was read. @throws Error while a read of this stream is under way */
   clear(): void;
   /** Gives its cache back; twice is once. */
   dispose(): void;
@@ -114,7 +119,7 @@ export interface RoutedToken {
   readonly margin: number;
 }
 
-export interface GenerateOptions extends SampleOptions, ReadOptions {
+export interface GenerateOptions extends SampleOptions, Omit<ReadOptions, 'logits'> {
   /** Write so many bytes. */
   readonly maxTokens: number;
   /** Same seed, same text. From 0 to 2^32 − 1, default 0. */

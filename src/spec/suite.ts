@@ -44,13 +44,12 @@ export interface SuiteOptions {
  * refused are skipped.
  */
 export function describeXmoe(implementation: Implementation, options: SuiteOptions): void {
-  const env = environment();
   const settings: Settings = {
-    runs: options.runs ?? Number(env.XMOE_RUNS ?? 100),
-    seed: options.seed ?? Number(env.XMOE_SEED ?? Date.now() | 0),
-    path: options.path ?? env.XMOE_PATH,
+    runs: options.runs ?? Number(fromEnvironment('XMOE_RUNS') ?? 100),
+    seed: options.seed ?? Number(fromEnvironment('XMOE_SEED') ?? Date.now() | 0),
+    path: options.path ?? fromEnvironment('XMOE_PATH'),
   };
-  const only = options.only ?? env.XMOE_ONLY ?? '';
+  const only = options.only ?? fromEnvironment('XMOE_ONLY') ?? '';
   const { test, timeout = 120_000, gradients = false } = options;
   const define = (name: string, refused: string | undefined, body: () => Promise<void>) => {
     if (!name.startsWith(only)) return;
@@ -144,8 +143,12 @@ function isOf({ stages }: Property, stage: StageName): boolean {
   return stages.includes(stage);
 }
 
-/** In browsers there is none. */
-function environment(): Record<string, string | undefined> {
-  const { process } = globalThis as { process?: { env?: Record<string, string | undefined> } };
-  return process?.env ?? {};
+/** In browsers there is none, and Deno may forbid it. */
+function fromEnvironment(name: string): string | undefined {
+  try {
+    const { process } = globalThis as { process?: { env?: Record<string, string | undefined> } };
+    return process?.env?.[name];
+  } catch {
+    return undefined;
+  }
 }

@@ -1,17 +1,17 @@
 /** The WebAssembly backend: kernels that the engine can run, threads, and the seam filled with them. */
 import type { Backend, Config, Weights } from '../types.js';
 import { checkLayer } from '../validate.js';
-import type { HeldLayer, Threads } from './held-layer.js';
+import type { Threads } from './held.js';
+import type { HeldLayer } from './hold-layer.js';
 import { fused, WasmLayer } from './layer.js';
 import { LayerStore } from './layer-store.js';
 import { Memory } from './memory.js';
+import { openEngine } from './open-engine.js';
 import { dispatch } from './open-layer.js';
-import { openThreads } from './open-threads.js';
 import { checkOptions, type WasmInfo, type WasmOptions } from './options.js';
 import { checkFloat32 } from './packed-weights.js';
-import { chooseTarget } from './target.js';
 import { combine, route, runExperts } from './traced.js';
-import { begin, workspaceOver } from './workspace.js';
+import { workspaceOver } from './workspace.js';
 
 /**
  * A backend on WebAssembly SIMD. As a seam (`forward(backend, …)` of `xmoe`) it keeps every stage, and packs weights when
@@ -39,27 +39,8 @@ export interface WasmBackend extends Backend {
  */
 export async function wasmBackend(options: WasmOptions = {}): Promise<WasmBackend> {
   checkOptions(options);
-  const { features = {}, deterministic = false, threads: numThreads = 1, experts = 'f32' } = options;
-  const { target, notRelaxed } = await chooseTarget(features.relaxedSimd, deterministic);
-  const { threads, notThreads, notRevectorized } = await openThreads({
-    target,
-    experts,
-    revectorize: features.revectorize ?? false,
-    numThreads,
-  });
-  const notUsed = {
-    ...(notRelaxed !== undefined && { relaxedSimd: notRelaxed }),
-    ...(notRevectorized !== undefined && { revectorize: notRevectorized }),
-    ...(notThreads !== undefined && { threads: notThreads }),
-  };
-  return backendOn(threads, {
-    target,
-    threads: threads.numThreads,
-    kernels: threads.module.set,
-    revectorized: notRevectorized === undefined,
-    experts,
-    notUsed,
-  });
+  const { threads, info } = await openEngine(options, options.experts ?? 'f32');
+  return backendOn(threads, info);
 }
 
 function backendOn(threads: Threads, info: WasmInfo): WasmBackend {
@@ -87,7 +68,7 @@ function backendOn(threads: Threads, info: WasmInfo): WasmBackend {
     },
     dispatch(routing, inputs, config) {
       inUse();
-      begin(scratch);
+      scratch.memory.begin();
       return dispatch(scratch, routing, inputs, config);
     },
     runExperts: (x, plan, weights, config) => layerOf(weights).run(runExperts(x, plan, config)),

@@ -1,15 +1,15 @@
 /** Small layers that put every kernel to use: to compare two ways of running them bit by bit, and to make them hot. */
 import type { ActivationName, Config, Floats, Matrix, RoutingInputs, Weights } from '../types.js';
+import { modelExercise } from './exercise-model.js';
 import type { ExpertFormat } from './formats.js';
-import type { Computation } from './held-layer.js';
 import type { KernelModule } from './kernels.js';
 import { fused } from './layer.js';
 import { Memory } from './memory.js';
-import { dispatch, type OpenLayer } from './open-layer.js';
+import { dispatch, type LayerComputation, type OpenLayer } from './open-layer.js';
 import { packWeights } from './packed-weights.js';
 import { runAlone } from './pool.js';
 import { combine, route, runExperts } from './traced.js';
-import { begin, workspaceOver } from './workspace.js';
+import { workspaceOver } from './workspace.js';
 
 interface Exercise {
   readonly layer: OpenLayer;
@@ -33,6 +33,11 @@ const WIDTHS = [
 /** The experts of a checked layer: expert e is given e rows, so that every tile and its neighbours occur. */
 const NUM_EXPERTS = 14;
 
+/** Attention with heads that are no vectors, that are whole ones, and that are more than one row takes at once. */
+const HEAD_WIDTHS = [5, 24, 40];
+/** Tiles, rows over, and more positions than one row takes at once. */
+const HEAD_ROWS = 43;
+
 /** What the kernels of a module compute on a fixed set of layers: the bits of every output of every stage. */
 export function outputsOf(module: KernelModule, experts: ExpertFormat): Uint32Array[] {
   const outputs = ACTIVATIONS.flatMap((activation, i) => {
@@ -42,7 +47,8 @@ export function outputsOf(module: KernelModule, experts: ExpertFormat): Uint32Ar
     const byThreshold: Exercise = { ...bySigmoid, config: { ...byHash.config, router: 'threshold', threshold: 0.5 } };
     return [...stagesOf(byHash), ...stagesOf(bySigmoid), ...stagesOf(byThreshold)];
   });
-  return outputs.map(data => new Uint32Array(Float32Array.from(data).buffer));
+  const ofModel = HEAD_WIDTHS.map(headWidth => modelExercise(module, numbers(), HEAD_ROWS, headWidth)());
+  return [...outputs, ...ofModel].map(data => new Uint32Array(Float32Array.from(data).buffer));
 }
 
 /** Words of one that differ from those of the other. */
@@ -56,16 +62,18 @@ export function workload(module: KernelModule, experts: ExpertFormat): () => voi
     const config: Config = { router: 'dense', numExperts: 2, capacityFactor: null, activation };
     return { ...openExercise(module, experts, config, 64, 96, 96), inputs: {} };
   });
+  const model = modelExercise(module, numbers(), 96, 32);
   return () => {
     for (const exercise of layers) compute(exercise, 1);
+    model();
   };
 }
 
 function stagesOf(exercise: Exercise): Floats[] {
   const { layer, x, config, inputs } = exercise;
-  const run = <Result>(stage: Computation<Result>) => runAlone({ space: layer, loops: stage(layer, 1) });
+  const run = <Result>(stage: LayerComputation<Result>) => runAlone({ space: layer, loops: stage(layer, 1) });
   const routing = run(route(x));
-  begin(layer);
+  layer.memory.begin();
   const plan = dispatch(layer, routing, inputs, config);
   const { hidden, out } = run(runExperts(x, plan, config));
   const y = combine(layer, out, plan);
@@ -117,8 +125,8 @@ function openExercise(
     down: perExpert(dModel, dFf),
     downBias: matrix(numExperts, dModel),
   };
-  const packed = packWeights(weights, module, numBytes => new Memory(numBytes, module.isShared), experts);
-  return { layer: { ...workspaceOver(module, packed.memory), packed }, x: matrix(numTokens, dModel), config };
+  const { memory, packed } = packWeights(weights, module, numBytes => new Memory(numBytes, module.isShared), experts);
+  return { layer: { ...workspaceOver(module, memory), packed }, x: matrix(numTokens, dModel), config };
 }
 
 /** Numbers from -1 to 1, the same each time: xorshift32 (Marsaglia, Xorshift RNGs, 2003). */

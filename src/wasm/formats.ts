@@ -2,7 +2,7 @@
 import { MAX_INPUTS, quantizeWeights } from '../quantize.js';
 import { BFLOAT16, FLOAT16, type HalfFormat, narrowHalf } from '../safetensors/half.js';
 import type { Floats, Matrix } from '../types.js';
-import type { Target } from './kernels.js';
+import type { KernelSet, Target } from './kernels.js';
 
 /**
  * `f32`: as they are. `f16`, `bf16`: in two bytes, rounded to the nearest when they are packed; computed in float32, with
@@ -12,6 +12,23 @@ import type { Target } from './kernels.js';
 export type ExpertFormat = (typeof expertFormats)[number];
 
 export const expertFormats = ['f32', 'f16', 'bf16', 'int8'] as const;
+
+/** What weights are packed for. */
+export interface Packing {
+  readonly target: Target;
+  readonly set: KernelSet;
+}
+
+/** How the weights of products are stored, and which kernels compute them. */
+export interface Storage {
+  readonly set: KernelSet;
+  readonly format: ExpertFormat;
+  readonly layout: Layout;
+}
+
+export function storageOf({ target, set }: Packing, format: ExpertFormat): Storage {
+  return { set, format, layout: layoutOf(format, target) };
+}
 
 export interface Layout {
   /** Array of stored weights. */

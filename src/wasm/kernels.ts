@@ -2,6 +2,7 @@
 import { bytes } from './bytes.js';
 import { type WasmMemory, type WasmModule, wasm } from './engine.js';
 import type { ExpertFormat } from './formats.js';
+import { joined } from './joined.js';
 import { importingSharedMemory } from './shared-import.js';
 
 export type Target = 'simd' | 'relaxed';
@@ -56,6 +57,12 @@ export interface Kernels extends Readonly<Record<ProductName, Product>> {
   route_f32(xPtr: number, panelsPtr: number, logitsPtr: number, scratchPtr: number, numTokens: number, k: number, numExperts: number, tileTokens: number): void;
   softmax_f32(logitsPtr: number, probsPtr: number, numTokens: number, numExperts: number): void;
   sigmoid_f32(logitsPtr: number, outPtr: number, n: number): void;
+  // biome-ignore format: a line a kernel
+  add_norm_f32(xPtr: number, xStride: number, addPtr: number, addStride: number, normPtr: number, outPtr: number, outStride: number, numRows: number, d: number): void;
+  // biome-ignore format: a line a kernel
+  store_heads_f32(kPtr: number, vPtr: number, stride: number, keysPtr: number, valuesPtr: number, contextLength: number, start: number, numRows: number, headWidth: number, firstHead: number, lastHead: number): void;
+  // biome-ignore format: a line a kernel
+  attend_f32(qPtr: number, qStride: number, keysPtr: number, valuesPtr: number, contextLength: number, outPtr: number, outStride: number, start: number, numRows: number, headWidth: number, firstHead: number, lastHead: number, scratchPtr: number): void;
 }
 
 /** The compiled kernels of one target; each layer instantiates them over its own memory. */
@@ -68,8 +75,11 @@ export interface KernelModule {
   readonly set: KernelSet;
 }
 
+/** Compiled before, by target and memory. It is more than a saving: workerd compiles only while a worker starts. */
+const compiled = new Map<string, WasmModule>();
+
 /**
- * Compile the kernels of a target. Every module has all sets: another choice is `{ ...module, set }`, without compiling
+ * Compile the kernels of a target, once. Every module has all sets: another choice is `{ ...module, set }`, without compiling
  * again, for layers that are loaded after it.
  *
  * @param mark makes the module another one for an engine that compiles equal bytes once
@@ -80,14 +90,21 @@ export async function compileKernels(
   set: KernelSet,
   mark?: string,
 ): Promise<KernelModule> {
-  const plain = isShared ? importingSharedMemory(bytes(target)) : bytes(target);
-  const module = await compile(mark === undefined ? plain : marked(plain, mark));
+  const key = `${target} ${isShared} ${mark}`;
+  const module = compiled.get(key) ?? (await compile(codeOf(target, isShared, mark)));
+  compiled.set(key, module);
   return { target, module, isShared, set };
+}
+
+function codeOf(target: Target, isShared: boolean, mark: string | undefined): Uint8Array {
+  const plain = isShared ? importingSharedMemory(bytes(target)) : bytes(target);
+  return mark === undefined ? plain : marked(plain, mark);
 }
 
 /** With a custom section of that name, of at most 100 letters, and no content: engines ignore it. */
 function marked(module: Uint8Array, name: string): Uint8Array {
-  return Uint8Array.of(...module, 0, name.length + 1, name.length, ...Array.from(name, letter => letter.charCodeAt(0)));
+  const letters = Array.from(name, letter => letter.charCodeAt(0));
+  return joined(module, [0, name.length + 1, name.length], letters);
 }
 
 /**

@@ -1,6 +1,7 @@
 /** The layers of a backend in memory: those that were loaded, and those of weights that the seam has seen. */
 import type { Weights } from '../types.js';
-import { HeldLayer, type Threads } from './held-layer.js';
+import type { Threads } from './held.js';
+import { type HeldLayer, holdLayer } from './hold-layer.js';
 import { MemoryError } from './memory.js';
 
 export class LayerStore {
@@ -16,14 +17,14 @@ export class LayerStore {
     this.#threads = threads;
   }
 
-  /** @throws as `HeldLayer` does */
+  /** @throws as `holdLayer` does */
   load(weights: Weights): HeldLayer {
     const layer = this.#pack(weights, this.#loaded);
     this.#loaded.add(layer);
     return layer;
   }
 
-  /** The layer of weights that the seam passes in, packed when they are first seen. @throws as `HeldLayer` does */
+  /** The layer of weights that the seam passes in, packed when they are first seen. @throws as `holdLayer` does */
   see(weights: Weights): HeldLayer {
     const known = this.#seen.get(weights);
     if (known) return known;
@@ -43,7 +44,7 @@ export class LayerStore {
 
   /** Where memory is refused, what the seam has seen makes room: it is packed again when it is seen again. */
   #pack(weights: Weights, within: Set<HeldLayer>): HeldLayer {
-    const pack = () => new HeldLayer(this.#threads, weights, layer => within.delete(layer));
+    const pack = () => holdLayer(this.#threads, weights, layer => within.delete(layer));
     try {
       return pack();
     } catch (error) {

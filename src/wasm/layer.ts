@@ -1,10 +1,10 @@
 /** A loaded layer: what a user holds. */
 import type { Config, Matrix, RoutingInputs } from '../types.js';
 import { checkInputs } from '../validate.js';
-import type { Computation, HeldLayer } from './held-layer.js';
+import type { HeldLayer } from './hold-layer.js';
 import { layerAlone } from './layer-alone.js';
 import { layerLoops } from './layer-loops.js';
-import type { LayerResult } from './open-layer.js';
+import type { LayerComputation, LayerResult } from './open-layer.js';
 import { checkFloat32 } from './packed-weights.js';
 
 /**
@@ -60,6 +60,6 @@ export class WasmLayer {
 }
 
 /** All stages in one call, as is best for so many threads. */
-export function fused(x: Matrix, inputs: RoutingInputs, config: Config): Computation<LayerResult> {
+export function fused(x: Matrix, inputs: RoutingInputs, config: Config): LayerComputation<LayerResult> {
   return (layer, numThreads) => (numThreads === 1 ? layerAlone : layerLoops)(layer, x, inputs, config);
 }

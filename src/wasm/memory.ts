@@ -1,4 +1,4 @@
-/** The memory of one loaded layer: weights at the bottom, laid out once; above them what one call needs, reused by the next. */
+/** The memory of one loaded layer or model: what is kept at the bottom; above it what one call needs, reused by the next. */
 import { type WasmMemory, wasm } from './engine.js';
 
 const PAGE = 2 ** 16;
@@ -16,19 +16,26 @@ export class MemoryError extends RangeError {}
 export class Memory {
   readonly wasmMemory: WasmMemory;
   #end = ALIGNMENT;
+  #callStart = ALIGNMENT;
+  /** Nobody else grows it. */
+  #numBytes: number;
 
-  /** @throws RangeError that says how much was needed, where so much cannot be had */
-  constructor(numBytes: number, isShared: boolean) {
-    const pages = pagesFor('layer', ALIGNMENT + numBytes);
+  /**
+   * @param owner what needs it, for the error
+   * @throws RangeError that says how much was needed, where so much cannot be had
+   */
+  constructor(numBytes: number, isShared: boolean, owner = 'layer') {
+    const pages = pagesFor(owner, ALIGNMENT + numBytes);
     this.wasmMemory = refused(
-      'layer',
+      owner,
       ALIGNMENT + numBytes,
       () => new wasm!.Memory({ initial: pages, maximum: MAX_PAGES, shared: isShared }),
     );
+    this.#numBytes = this.wasmMemory.buffer.byteLength;
   }
 
   get numBytes(): number {
-    return this.wasmMemory.buffer.byteLength;
+    return this.#numBytes;
   }
 
   /** Where the next bytes will be: give it to `release` to hand out the same bytes again. */
@@ -40,18 +47,29 @@ export class Memory {
     this.#end = end;
   }
 
-  /** Makes it as a new one would be, of at least so many bytes. @throws as the constructor does */
-  reset(numBytes: number): void {
-    this.#reach('layer', ALIGNMENT + numBytes);
-    this.doubles(0, this.numBytes / 8).fill(0);
-    this.#end = ALIGNMENT;
+  /** What was handed out so far stays: calls take memory above it. */
+  keep(): void {
+    this.#callStart = this.#end;
   }
 
-  /** A memory of its own with the same bytes below `end`. */
-  copyBelow(end: number): Memory {
-    const copy = new Memory(end, this.wasmMemory.buffer instanceof SharedArrayBuffer);
+  /** Makes room for a call: what an earlier one took is handed out again. */
+  begin(): void {
+    this.#end = this.#callStart;
+  }
+
+  /** Makes it as a new one would be, of at least so many bytes. @throws as the constructor does */
+  reset(numBytes: number, owner: string): void {
+    this.#reach(owner, ALIGNMENT + numBytes);
+    this.doubles(0, this.numBytes / 8).fill(0);
+    this.#end = this.#callStart = ALIGNMENT;
+  }
+
+  /** A memory of its own with the bytes that are kept. @throws as the constructor does */
+  copyKept(owner: string): Memory {
+    const end = this.#callStart;
+    const copy = new Memory(end, this.wasmMemory.buffer instanceof SharedArrayBuffer, owner);
     new Uint8Array(copy.wasmMemory.buffer).set(new Uint8Array(this.wasmMemory.buffer, 0, end));
-    copy.#end = end;
+    copy.#end = copy.#callStart = end;
     return copy;
   }
 
@@ -90,8 +108,10 @@ export class Memory {
   }
 
   #reach(what: string, end: number): void {
-    const missing = pagesFor(what, end) - this.numBytes / PAGE;
-    if (missing > 0) refused(what, end, () => this.wasmMemory.grow(missing));
+    if (end <= this.#numBytes) return;
+    const missing = pagesFor(what, end) - this.#numBytes / PAGE;
+    refused(what, end, () => this.wasmMemory.grow(missing));
+    this.#numBytes = this.wasmMemory.buffer.byteLength;
   }
 }
 

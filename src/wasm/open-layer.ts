@@ -1,14 +1,16 @@
 /** A layer in memory, and the decisions of a call: which experts have which rows. */
 import { routers } from '../selection/routers.js';
 import type { Config, DispatchPlan, Matrix, Routing, RoutingInputs } from '../types.js';
+import type { Computation, Open } from './held.js';
 import type { PackedWeights } from './packed-weights.js';
 import { fastDispatch } from './select.js';
 import { put, type Workspace } from './workspace.js';
 
-/** A workspace whose memory begins with the weights of a layer. */
-export interface OpenLayer extends Workspace {
-  readonly packed: PackedWeights;
-}
+/** A workspace whose memory holds the weights of a layer. */
+export type OpenLayer = Open<PackedWeights>;
+
+/** A computation on the layer: it yields the loops that may be split, for so many threads. */
+export type LayerComputation<Result> = Computation<PackedWeights, Result>;
 
 /** What a fused call hands over. */
 export interface LayerResult {
@@ -19,7 +21,7 @@ export interface LayerResult {
 /** The reference's decisions on this routing; BASE's weights by the kernels' own sigmoid, since engines differ in theirs. */
 export function dispatch(space: Workspace, routing: Routing, inputs: RoutingInputs, config: Config): DispatchPlan {
   const plan = fastDispatch(routing, inputs, config);
-  const combineWeight = Float32Array.from(plan.combineWeight);
+  const combineWeight = new Float32Array(plan.combineWeight);
   if (routers[config.router].weight === 'sigmoid') {
     const sigmoids = sigmoidsOf(space, routing.logits);
     for (let e = 0; e < plan.selection.numExperts; e++) {
@@ -40,19 +42,27 @@ function sigmoidsOf(space: Workspace, logits: Matrix): Float32Array {
   return memory.floats(outPtr, data.length).slice();
 }
 
+/** An expert that has rows: `numGiven` of the plan's, from `first` on. */
+export interface BusyExpert {
+  /** Its place among the real ones. */
+  readonly index: number;
+  readonly first: number;
+  readonly numGiven: number;
+}
+
 /** Rows of the skip expert, which come first. */
 export function numSkipped({ expertOffsets, selection }: DispatchPlan, { experts }: PackedWeights): number {
   return expertOffsets[selection.numExperts - experts.length];
 }
 
-/** The real experts that have rows, in order: `numGiven` rows from `first` on. */
-export function busyExperts({ expertOffsets, selection }: DispatchPlan, { experts }: PackedWeights) {
+/** The real experts that have rows, in order. */
+export function busyExperts({ expertOffsets, selection }: DispatchPlan, { experts }: PackedWeights): BusyExpert[] {
   const numSkip = selection.numExperts - experts.length;
-  return experts
-    .map((expert, e) => ({
-      expert,
-      first: expertOffsets[e + numSkip],
-      numGiven: expertOffsets[e + numSkip + 1] - expertOffsets[e + numSkip],
-    }))
-    .filter(({ numGiven }) => numGiven > 0);
+  const busy: BusyExpert[] = [];
+  for (let index = 0; index < experts.length; index++) {
+    const first = expertOffsets[index + numSkip];
+    const numGiven = expertOffsets[index + numSkip + 1] - first;
+    if (numGiven > 0) busy.push({ index, first, numGiven });
+  }
+  return busy;
 }

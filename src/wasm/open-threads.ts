@@ -1,6 +1,6 @@
 /** What a backend computes on: kernels chosen for the engine, and threads as many as wanted and can be had. */
 import type { ExpertFormat } from './formats.js';
-import type { Threads } from './held-layer.js';
+import type { Threads } from './held.js';
 import { narrowSet, withInt8Dot } from './kernel-set.js';
 import { compileKernels, type KernelModule, type Target } from './kernels.js';
 import { Pool } from './pool.js';

@@ -3,12 +3,16 @@ import { checkObject, integer, oneOf, show, unexpected } from '../check.js';
 import { type ExpertFormat, expertFormats } from './formats.js';
 import type { KernelSet, Target } from './kernels.js';
 
-export interface WasmOptions {
+/** What is asked of the engine. */
+export interface EngineOptions {
   readonly features?: WasmFeatures;
   /** How many threads compute, from 1 to 256; 1 when absent. It never changes a bit. */
   readonly threads?: number;
   /** The same bits on every machine: target `simd`, whatever the engine has. Default false. */
   readonly deterministic?: boolean;
+}
+
+export interface WasmOptions extends EngineOptions {
   /**
    * How experts' weights are stored, in every layer of the backend: `f32`, the default, `f16`, `bf16` or `int8`. Half and
    * a quarter of the memory, and where weights come from far (few tokens) of the time; other results.
@@ -48,7 +52,7 @@ export interface WasmInfo {
   readonly kernels: KernelSet;
   /** Whether V8 compiled them for vectors of 256 bits. */
   readonly revectorized: boolean;
-  /** How experts' weights are stored. */
+  /** How experts' weights are stored; in a runtime those of all products. */
   readonly experts: ExpertFormat;
   /** For each feature that is not in use, the reason. */
   readonly notUsed: { readonly [F in 'relaxedSimd' | 'revectorize' | 'threads']?: string };
@@ -59,7 +63,12 @@ const MAX_THREADS = 256;
 /** @throws TypeError | RangeError for what is no option, or no value of it */
 export function checkOptions(options: WasmOptions): void {
   checkNames('options', options, ['deterministic', 'experts', 'features', 'threads']);
-  const { features, deterministic, threads, experts } = options;
+  checkEngineOptions(options);
+  if (options.experts !== undefined) oneOf('options.experts', options.experts, expertFormats);
+}
+
+/** @throws TypeError | RangeError for what is no value of an option */
+export function checkEngineOptions({ features, deterministic, threads }: EngineOptions): void {
   if (features !== undefined) {
     checkNames('options.features', features, ['relaxedSimd', 'revectorize']);
     const { relaxedSimd, revectorize } = features;
@@ -67,12 +76,11 @@ export function checkOptions(options: WasmOptions): void {
     if (revectorize !== undefined) oneOf('options.features.revectorize', revectorize, [true, false]);
   }
   if (deterministic !== undefined) oneOf('options.deterministic', deterministic, [true, false]);
-  if (experts !== undefined) oneOf('options.experts', experts, expertFormats);
   if (threads !== undefined) integer('options.threads', threads, 1, MAX_THREADS);
 }
 
 /** A misspelt option would be one without effect. */
-function checkNames(name: string, value: object, known: readonly string[]): void {
+export function checkNames(name: string, value: object, known: readonly string[]): void {
   checkObject(name, value);
   const unknown = Object.keys(value).find(key => !known.includes(key));
   if (unknown !== undefined) throw unexpected(TypeError, name, `none but ${known.join(', ')}`, show(unknown));

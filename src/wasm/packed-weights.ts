@@ -1,26 +1,26 @@
 /** The weights of one layer in WebAssembly memory, as the kernels read them. */
 import { row } from '../matrix.js';
 import type { Matrix, Weights } from '../types.js';
-import { checkStorable, type ExpertFormat, type Layout, layoutOf, stepsOf } from './formats.js';
-import type { KernelSet, Target } from './kernels.js';
+import { checkStorable, type ExpertFormat, type Packing, type Storage, stepsOf, storageOf } from './formats.js';
 import { align, type Memory } from './memory.js';
-import { linearBytes, packLinear, packRouter, padded, routerLength } from './panels.js';
+import { linearBytes, packBias, packMatrix, packRouter, padded, routerLength } from './panels.js';
 
-export interface PackedWeights {
-  readonly memory: Memory;
-  /** The kernels that they are packed for. */
-  readonly set: KernelSet;
-  readonly format: ExpertFormat;
-  readonly layout: Layout;
+/** What is the same of all FFNs of a layer. */
+export interface FfnShape extends Storage {
   readonly dModel: number;
   readonly dFf: number;
+  readonly isGated: boolean;
+}
+
+/** The weights of an XMoE layer. */
+export interface PackedWeights extends FfnShape {
   /** Columns of logits: 0 for Hash. */
   readonly numLogits: number;
   readonly routerPtr: number;
   readonly experts: readonly PackedExpert[];
 }
 
-/** `gate` is absent where the expert has none. */
+/** An expert, or a dense FFN; `gate` is absent where it has none. */
 export interface PackedExpert {
   readonly up: PackedLinear;
   readonly gate: PackedLinear | undefined;
@@ -35,10 +35,17 @@ export interface PackedLinear {
   readonly steps: number;
 }
 
-/** What weights are packed for. */
-export interface Packing {
-  readonly target: Target;
-  readonly set: KernelSet;
+/** Given so many bytes it gives their address. */
+export type Allocate = (numBytes: number) => number;
+
+/** Memory for a linear of n outputs and k inputs. */
+export function placeLinear(n: number, k: number, storage: Storage, allocate: Allocate): PackedLinear {
+  const { set, layout } = storage;
+  return {
+    panelsPtr: allocate(linearBytes(n, k, set.panelWidth, layout)),
+    numPanels: padded(n, set.panelWidth) / set.panelWidth,
+    steps: stepsOf(k, layout),
+  };
 }
 
 /**
@@ -48,37 +55,61 @@ export interface Packing {
  */
 export function packWeights(
   weights: Weights,
-  { target, set }: Packing,
+  packing: Packing,
   newMemory: (numBytes: number) => Memory,
   format: ExpertFormat = 'f32',
-): PackedWeights {
+): { memory: Memory; packed: PackedWeights } {
   const { router, up, upBias, gate, gateBias, down, downBias } = weights;
   const { rows: dFf, cols: dModel } = up[0];
   checkRange(weights);
   for (const [name, matrices] of Object.entries({ up, gate: gate ?? [], down })) {
     for (const [e, w] of matrices.entries()) checkStorable(format, `weights.${name}[${e}]`, w);
   }
-  const layout = layoutOf(format, target);
-  const bytesOf = (n: number, k: number) => linearBytes(n, k, set.panelWidth, layout);
-  const ofExpert = (gate ? 2 : 1) * align(bytesOf(dFf, dModel)) + align(bytesOf(dModel, dFf));
-  const routerDoubles = routerLength(router.rows, dModel);
-  const memory = newMemory(align(8 * routerDoubles) + up.length * ofExpert);
-
-  const routerPtr = memory.allocate(8 * routerDoubles);
-  packRouter(router, memory.doubles(routerPtr, routerDoubles));
-  const pack = (w: Matrix, biases: Matrix | undefined, e: number): PackedLinear => {
-    const numBytes = bytesOf(w.rows, w.cols);
-    const panelsPtr = memory.allocate(numBytes);
-    const into = new Uint8Array(memory.wasmMemory.buffer, panelsPtr, numBytes);
-    packLinear(w, biases && row(biases, e), format, layout, set.panelWidth, into);
-    return { panelsPtr, numPanels: padded(w.rows, set.panelWidth) / set.panelWidth, steps: stepsOf(w.cols, layout) };
+  const shape: LayerShape = {
+    ...storageOf(packing, format),
+    ...{ dModel, dFf, isGated: gate !== undefined, numLogits: router.rows },
   };
-  const experts = up.map((_, e) => ({
-    up: pack(up[e], upBias, e),
-    gate: gate && pack(gate[e], gateBias, e),
-    down: pack(down[e], downBias, e),
-  }));
-  return { memory, set, format, layout, dModel, dFf, numLogits: router.rows, routerPtr, experts };
+  const memory = newMemory(allocated(allocate => placeWeights(shape, up.length, allocate)));
+  const packed = placeWeights(shape, up.length, numBytes => memory.allocate(numBytes));
+  packRouter(router, memory, packed.routerPtr);
+  const pack = (linear: PackedLinear, w: Matrix, biases: Matrix | undefined, e: number) => {
+    packMatrix(w, shape, memory, linear.panelsPtr);
+    if (biases) packBias(row(biases, e), w.cols, shape, memory, linear.panelsPtr);
+  };
+  packed.experts.forEach((expert, e) => {
+    pack(expert.up, up[e], upBias, e);
+    if (expert.gate) pack(expert.gate, gate![e], gateBias, e);
+    pack(expert.down, down[e], downBias, e);
+  });
+  return { memory, packed };
+}
+
+type LayerShape = Omit<PackedWeights, 'routerPtr' | 'experts'>;
+
+/** Memory for the weights of a layer: the router's, then expert by expert. */
+export function placeWeights(shape: LayerShape, numExperts: number, allocate: Allocate): PackedWeights {
+  const routerPtr = allocate(8 * routerLength(shape.numLogits, shape.dModel));
+  return { ...shape, routerPtr, experts: Array.from({ length: numExperts }, () => placeExpert(shape, allocate)) };
+}
+
+/** Memory for an expert, or for a dense FFN. */
+export function placeExpert(shape: FfnShape, allocate: Allocate): PackedExpert {
+  const { dModel, dFf, isGated } = shape;
+  return {
+    up: placeLinear(dFf, dModel, shape, allocate),
+    gate: isGated ? placeLinear(dFf, dModel, shape, allocate) : undefined,
+    down: placeLinear(dModel, dFf, shape, allocate),
+  };
+}
+
+/** The bytes that something is going to allocate. */
+export function allocated(place: (allocate: Allocate) => unknown): number {
+  let total = 0;
+  place(numBytes => {
+    total += align(numBytes);
+    return 0;
+  });
+  return total;
 }
 
 /** Weights given in float64 may be finite there and infinite in float32. */

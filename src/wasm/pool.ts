@@ -2,17 +2,19 @@
 import type { KernelModule } from './kernels.js';
 import { Memory } from './memory.js';
 import type { StartWorker } from './start-worker.js';
-import { type Loop, perform } from './tasks.js';
+import { type Loop, performAlone } from './tasks.js';
 import { Team, WorkerError } from './team.js';
 import type { Workspace } from './workspace.js';
 
-/** A computation on a layer: it yields the loops that may be split, and goes on when all of one is done. */
-export interface SplitCall<Result> {
+/** A computation: it yields the loops that may be split, and goes on when all of one is done. */
+export interface SplitCall<Result, Step = Loop> {
   readonly space: Workspace;
-  readonly loops: Generator<Loop, Result, void>;
+  readonly loops: Generator<Step, Result, void>;
   /** Told when workers were left behind that may still write into the call's memory: it is theirs from now on. */
-  moveOut(): void;
+  leave(): void;
 }
+
+type AnyCall = Pick<SplitCall<unknown>, 'space' | 'leave'>;
 
 export class Pool {
   readonly #newTeam: () => Team;
@@ -48,17 +50,22 @@ export class Pool {
    */
   run<Result>(call: SplitCall<Result>): Result {
     if (this.#numAsync > 0) return runAlone(call);
-    try {
-      this.#team.check();
-      for (;;) {
-        const { done, value } = call.loops.next();
-        if (done) return value;
-        this.#team.run(call.space, value);
-      }
-    } catch (error) {
-      this.#recover(error, call);
-      throw error;
+    this.check(call);
+    for (;;) {
+      const { done, value } = call.loops.next();
+      if (done) return value;
+      this.perform(call, value);
     }
+  }
+
+  /** Sees to it that the workers live when a call begins. @throws as `run` does */
+  check(call: AnyCall): void {
+    this.#guard(call, () => this.#team.check());
+  }
+
+  /** One loop of a call whose caller does other things in between, but none that needs the workers. @throws as `run` does */
+  perform(call: AnyCall, loop: Loop): void {
+    this.#guard(call, () => this.#team.run(call.space, loop));
   }
 
   /** The same on workers alone, after the calls that were made before. `begin` is asked for the call when it is its turn. */
@@ -94,11 +101,11 @@ export class Pool {
    *
    * @throws RangeError where so much cannot be had
    */
-  memory(numBytes: number): Memory {
+  memory(numBytes: number, owner: string): Memory {
     const bySize = this.#unused.sort((a, b) => a.numBytes - b.numBytes);
     const memory = bySize.find(unused => unused.numBytes >= numBytes) ?? bySize.at(-1);
-    if (!memory) return new Memory(numBytes, true);
-    memory.reset(numBytes);
+    if (!memory) return new Memory(numBytes, true, owner);
+    memory.reset(numBytes, owner);
     bySize.splice(bySize.indexOf(memory), 1);
     return memory;
   }
@@ -115,12 +122,21 @@ export class Pool {
     this.#unused.length = 0;
   }
 
+  #guard(call: AnyCall, act: () => void): void {
+    try {
+      act();
+    } catch (error) {
+      this.#recover(error, call);
+      throw error;
+    }
+  }
+
   /** A team of which one has failed is dissolved, and another one started. */
-  #recover(error: unknown, call: SplitCall<unknown>): void {
+  #recover(error: unknown, call: AnyCall): void {
     if (!(error instanceof WorkerError) || this.#isDisposed) return;
     this.#team.dissolve(error.message);
     this.#team = this.#newTeam();
-    call.moveOut();
+    call.leave();
   }
 }
 
@@ -139,6 +155,6 @@ export function runAlone<Result>({ space, loops }: Pick<SplitCall<Result>, 'spac
   for (;;) {
     const { done, value } = loops.next();
     if (done) return value;
-    for (const call of value.flat()) perform(space.kernels, call);
+    performAlone(space.kernels, value);
   }
 }

@@ -3,7 +3,7 @@ import { Control } from './control.js';
 import type { WasmMemory } from './engine.js';
 import type { KernelModule } from './kernels.js';
 import { mayBlock, type StartWorker, type WorkerHandle } from './start-worker.js';
-import { kernelList, type Loop, perform, putLoop } from './tasks.js';
+import { kernelList, type Loop, performAlone, putLoop } from './tasks.js';
 import { FAILED, IDLE, type Start, takeTasks, WORKING } from './worker.js';
 import type { Workspace } from './workspace.js';
 
@@ -61,7 +61,7 @@ export class Team {
    */
   run(space: Workspace, loop: Loop): void {
     if (loop.length < 2) {
-      for (const call of loop.flat()) perform(space.kernels, call);
+      performAlone(space.kernels, loop);
       return;
     }
     const numPlaces = this.#numThreads - 1;

@@ -1,22 +1,28 @@
 /** The stages of a trace, each a computation of its own: the loops of the fused call, and copies of what they leave. */
 import type { Config, DispatchPlan, ExpertRows, Matrix, Routing } from '../types.js';
-import type { Computation } from './held-layer.js';
-import { beginWith, combineLoop, expertLoops, routeLoop } from './layer-loops.js';
+import { addRows, giveRows, newSums, piecesOf, runRows } from './expert-rows.js';
+import { beginWith, routeLoop } from './layer-loops.js';
+import { busyExperts, type LayerComputation } from './open-layer.js';
 import { runAlone } from './pool.js';
-import { begin, putRows, take, type Workspace } from './workspace.js';
+import { reserve } from './products.js';
+import { putRows, take, type Workspace } from './workspace.js';
 
-export function route(x: Matrix): Computation<Routing> {
+export function route(x: Matrix): LayerComputation<Routing> {
   return function* (layer) {
     const { logits, probs } = yield* routeLoop(layer, beginWith(layer, x), x.rows);
     return { logits: { ...logits, data: logits.data.slice() }, probs: { ...probs, data: probs.data.slice() } };
   };
 }
 
-export function runExperts(x: Matrix, plan: DispatchPlan, config: Config): Computation<ExpertRows> {
+export function runExperts(x: Matrix, plan: DispatchPlan, config: Config): LayerComputation<ExpertRows> {
   return function* (layer) {
     const { dModel, dFf } = layer.packed;
-    const { hidden, out } = yield* expertLoops(layer, beginWith(layer, x), plan, config);
+    const given = beginWith(layer, x);
     const numRows = plan.tokenIndex.length;
+    const busy = busyExperts(plan, layer.packed);
+    reserve(layer, plan, numRows, piecesOf(busy).length);
+    const xList = yield* giveRows(layer, given, plan);
+    const { hidden, out } = yield* runRows(layer, xList, busy, { first: 0, end: numRows }, config);
     return {
       hidden: take(layer, hidden.ptr, numRows, dFf, hidden.stride),
       out: take(layer, out.ptr, numRows, dModel, out.stride),
@@ -26,9 +32,9 @@ export function runExperts(x: Matrix, plan: DispatchPlan, config: Config): Compu
 
 /** Needs no weights, and little time: the calling thread does it. */
 export function combine(space: Workspace, expertOut: Matrix, plan: DispatchPlan): Matrix {
-  begin(space);
+  space.memory.begin();
   const out = putRows(space, expertOut);
-  const { numTokens } = plan.selection;
-  const y = runAlone({ space, loops: combineLoop(space, out.list, expertOut.cols, plan) });
-  return take(space, y.ptr, numTokens, expertOut.cols, y.stride);
+  const sums = newSums(space, expertOut.cols, plan);
+  runAlone({ space, loops: addRows(sums, out.list, { first: 0, end: plan.tokenIndex.length }) });
+  return take(space, sums.y.ptr, plan.selection.numTokens, expertOut.cols, sums.y.stride);
 }

@@ -3,21 +3,16 @@ import type { Matrix } from '../types.js';
 import { instantiate, type KernelModule, type Kernels } from './kernels.js';
 import type { Memory } from './memory.js';
 
-/** Calls take memory from `callStart` on, each anew: what one has computed, the next overwrites. */
+/** Each call takes memory anew: what one has computed, the next overwrites. */
 export interface Workspace {
   readonly memory: Memory;
   readonly kernels: Kernels;
-  readonly callStart: number;
 }
 
 /** What `memory` holds so far stays; calls use what is above it. */
 export function workspaceOver(module: KernelModule, memory: Memory): Workspace {
-  return { memory, kernels: instantiate(module.module, memory.wasmMemory), callStart: memory.end };
-}
-
-/** Makes room for a call. */
-export function begin({ memory, callStart }: Workspace): void {
-  memory.release(callStart);
+  memory.keep();
+  return { memory, kernels: instantiate(module.module, memory.wasmMemory) };
 }
 
 /** Copies a matrix into the call's memory, as float32. */
@@ -64,6 +59,17 @@ function listed({ memory }: Workspace, { ptr, stride }: Rows, count: number): Li
 }
 
 /** The rows from `first` on. */
+export function from({ ptr, stride }: Rows, first: number): Rows {
+  return { ptr: ptr + 4 * first * stride, stride };
+}
+
+/** So many bytes for each of `count` tasks: where those of task i are. */
+export function each(memory: Memory, numBytes: number, count: number): (i: number) => number {
+  const ptr = memory.allocate(numBytes * count);
+  return i => ptr + numBytes * i;
+}
+
+/** The same with their list. */
 export function part({ ptr, stride, list }: ListedRows, first: number): ListedRows {
   return { ptr: ptr + 4 * first * stride, stride, list: list + 4 * first };
 }

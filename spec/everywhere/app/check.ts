@@ -3,8 +3,8 @@ import type { Backends } from './backends.js';
 
 /** What a place may have: the doors of the package, and what an engine adds. */
 export const FEATURES = [
-  ...['xmoe', 'xmoe/cases', 'xmoe/safetensors', 'xmoe/layer-case', 'xmoe/oracle', 'xmoe/model', 'xmoe/wasm'],
-  ...['relaxed SIMD', 'threads'],
+  ...['xmoe', 'xmoe/cases', 'xmoe/safetensors', 'xmoe/layer-case', 'xmoe/oracle', 'xmoe/spec', 'xmoe/process'],
+  ...['xmoe/model', 'xmoe/wasm', 'xmoe/runtime', 'relaxed SIMD', 'threads', 'files', 'addresses'],
 ] as const;
 
 export interface Check {

@@ -4,9 +4,18 @@ import { Absent, type Check, type Outcome } from './check.js';
 import { fileChecks } from './file-checks.js';
 import { layerChecks } from './layer-checks.js';
 import { modelChecks } from './model-checks.js';
+import { runtimeChecks } from './runtime-checks.js';
+import { strangerChecks } from './stranger-checks.js';
 import { wasmChecks } from './wasm-checks.js';
 
-const checks: readonly Check[] = [...layerChecks, ...fileChecks, ...modelChecks, ...wasmChecks];
+const checks: readonly Check[] = [
+  ...layerChecks,
+  ...fileChecks,
+  ...strangerChecks,
+  ...modelChecks,
+  ...wasmChecks,
+  ...runtimeChecks,
+];
 
 export async function runSuite(backends: Backends): Promise<Outcome[]> {
   const outcomes: Outcome[] = [];
