@@ -209,6 +209,56 @@ test('a program that crashes is a finding, with the case saved', async () => {
   assert.match(sh('sh', '-c', replayOf(stdout)).stdout, /^FAULT crashed/m);
 });
 
+const answering = `import { forward, reference } from 'xmoe';
+  import { outputTensors } from 'xmoe/layer-case/index.js';
+  const right = ({ x, weights, config, inputs }) => outputTensors(forward(reference, x, weights, config, inputs));`;
+
+const endings: readonly [what: string, script: string, finding: RegExp][] = [
+  ['hangs', 'for (;;);', /^FAULT hung: the module gave no answer within 1 s$/m],
+  ['never answers', 'return new Promise(() => {});', /^FAULT hung: the module gave no answer within 1 s$/m],
+  ['ends the process', 'process.exit(3);', /^FAULT crashed: the module ended its thread with status 3$/m],
+  [
+    'throws when nobody looks',
+    'setTimeout(() => { throw new Error("late"); }); return new Promise(() => {});',
+    /^FAULT crashed: the module was ended by Error: late$/m,
+  ],
+];
+
+for (const [i, [what, script, finding]] of endings.entries()) {
+  test(`a module that ${what} is a finding, and the search goes on to a small case`, async () => {
+    const path = module(
+      `ending-${i}.mjs`,
+      `${answering} export default call => { if (call.x.rows > 2) { ${script} } return right(call); };`,
+    );
+    const { status, stdout } = await xmoe(
+      'check',
+      '--time-limit',
+      '1',
+      '--backend',
+      path,
+      '--save',
+      folder,
+      '--runs',
+      '20',
+    );
+    assert.equal(status, 1);
+    assert.match(stdout, finding);
+    assert.equal(smallestOf(stdout)[0], 3);
+  });
+}
+
+test('a module is told of the end, and sees one call put twice as the same object', async () => {
+  const path = module(
+    'closing.mjs',
+    `${answering} const seen = new WeakSet(); let again = 0;
+     export default { name: 'closing', close() { process.stderr.write(again + ' seen again'); },
+       run(call) { if (seen.has(call)) again++; seen.add(call); return right(call); } };`,
+  );
+  const { status, stderr } = await xmoe('check', '--backend', path, '--runs', '8');
+  assert.equal(status, 0);
+  assert.match(stderr, /^[1-9]\d* seen again$/);
+});
+
 test('shards are disjoint, and together the whole', async () => {
   const asked = async (...args: string[]) => {
     const path = module(

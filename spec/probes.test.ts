@@ -77,7 +77,7 @@ test('D1 which of equals comes first is found out, and conforms', async () => {
     const implementation = made(innocents, name);
     const report = await probe(implementation);
     assert.deepEqual([report.rule, report.ties], ['XMoE', ties]);
-    for (const { call } of probesFor(implementation)) {
+    for (const { call } of await probesFor(implementation)) {
       const { verdict } = conform(await implementation.run(call), call, implementation.arithmetic);
       assert.equal(verdict, 'conforms');
     }

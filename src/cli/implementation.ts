@@ -1,11 +1,8 @@
 /** The implementation that a command line names: a built-in backend, an ES module, or a command after `--`. */
 import { existsSync } from 'node:fs';
-import { resolve } from 'node:path';
-import { pathToFileURL } from 'node:url';
 import {
   type Arithmetic,
   type ArithmeticName,
-  adopt,
   arithmeticNamed,
   type Implementation,
   implementationOf,
@@ -15,6 +12,7 @@ import { processImplementation } from '../process/index.js';
 import { expertFormats } from '../wasm/index.js';
 import type { Arguments } from './arguments.js';
 import { backendNames, backendOptions, openBackend, wasmHelp } from './backends.js';
+import { moduleImplementation } from './module-implementation.js';
 
 const arithmeticNames: readonly ArithmeticName[] = ['f64', 'f32', 'tf32', 'f16', 'bf16', 'int8'];
 const libraryNames = Object.keys(libraries) as (keyof typeof libraries)[];
@@ -35,7 +33,7 @@ ${wasmHelp}
   --arithmetic A   ${arithmeticNames.join(' | ')}: what the experts compute in (default: what X says, else f32);
                    logits, probabilities and selection are held to f32 or better
   --library L      c | wgsl: what exp, tanh and erf may be off by (default c)
-  --time-limit S   seconds that a command has for an answer, its start included (default 60)
+  --time-limit S   seconds that a command (its start included) or a module has for an answer (default 60)
   --memory-limit M MiB of memory that a command may hold; looked at on Linux (default 8192)`;
 
 /** What `--arithmetic` and `--library` say; undefined where neither is given. @throws RangeError for an unknown name */
@@ -73,7 +71,12 @@ export async function implementationFor(args: Arguments, command: readonly strin
     });
   }
   if (backend === undefined) throw new TypeError('"--backend" expected a backend, or a command after --, got nothing');
-  if (isPath(backend)) return adopt(await defaultExportOf(backend), backend, arithmetic);
+  if (isPath(backend)) {
+    return moduleImplementation(backend, {
+      ...(arithmetic && { arithmetic }),
+      ...(seconds !== undefined && { seconds }),
+    });
+  }
   const { backend: own, close } = await openBackend(args);
   const stored = chosen('--experts', args.text('experts'), expertFormats); // then that is what it says
   return { ...implementationOf(own, arithmetic ?? (stored && arithmeticNamed(stored))), close };
@@ -81,12 +84,4 @@ export async function implementationFor(args: Arguments, command: readonly strin
 
 function isPath(name: string): boolean {
   return !backendNames.includes(name) && (/[/\\]|\.[cm]?[jt]s$/.test(name) || existsSync(name));
-}
-
-async function defaultExportOf(path: string): Promise<unknown> {
-  try {
-    return (await import(pathToFileURL(resolve(path)).href)).default;
-  } catch (error) {
-    throw new TypeError(`"--backend" expected a module that loads, got ${(error as Error).message}`);
-  }
 }

@@ -7,6 +7,7 @@ import { zeros } from '../../matrix.js';
 import { selectExceed, selectThreshold, selectWithin } from '../../selection/threshold.js';
 import type { ActivationName, Matrix } from '../../types.js';
 import type { Implementation, LayerCall, Outputs } from '../types.js';
+import { answerOf } from './behaviour.js';
 
 /** One call with one row of probabilities, the same for each of its tokens. */
 export interface Probe {
@@ -98,10 +99,14 @@ const RULES: readonly (readonly [RuleName, Rule])[] = [
 ];
 
 /** The probes that an implementation does not refuse: none without a threshold router. */
-export function probesFor(implementation: Implementation): Probe[] {
-  const isTaken = (activation: ActivationName) =>
-    implementation.refuses?.(callOf(level(4), 1 / 2, activation)) === undefined;
-  const activation = (Object.keys(activations) as ActivationName[]).find(isTaken);
+export async function probesFor(implementation: Implementation): Promise<Probe[]> {
+  let activation: ActivationName | undefined;
+  for (const name of Object.keys(activations) as ActivationName[]) {
+    const answer = await answerOf(implementation, callOf(level(4), 1 / 2, name));
+    if ('kind' in answer && answer.kind === 'refused') continue;
+    activation = name;
+    break;
+  }
   if (activation === undefined) return [];
   return PLAN.flatMap(([probs, thresholds]) =>
     thresholds.map(threshold => ({
@@ -116,7 +121,7 @@ export function probesFor(implementation: Implementation): Probe[] {
 /** Put the probes, and tell which rule answers so. What is wrong with an answer otherwise is for `conform` to say. */
 export async function probe(implementation: Implementation): Promise<ProbeReport> {
   const results: ProbeResult[] = [];
-  for (const one of probesFor(implementation)) results.push(await put(implementation, one));
+  for (const one of await probesFor(implementation)) results.push(await put(implementation, one));
   const seen = results.flatMap(({ probe, got }) => (typeof got === 'string' ? [] : [{ probe, ...got }]));
   if (seen.length === 0) return { results };
   const follows = RULES.find(([, count]) => seen.every(answer => agrees(count, answer)));
