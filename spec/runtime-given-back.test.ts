@@ -109,11 +109,17 @@ const round = async () => {
   await runtime.stream().read(Uint8Array.of(1, 2, 3));
   runtime.dispose();
 };
-const numBytes = () => { gc(); return process.memoryUsage().rss; };
+const numBytes = async () => {
+  for (let turn = 0; turn < 10; turn++) {
+    await new Promise(resolve => setTimeout(resolve, 20)); // threads end, and let go of memory, in their own time
+    gc();
+  }
+  return process.memoryUsage().rss;
+};
 for (let i = 0; i < 10; i++) await round();
-const before = numBytes();
+const before = await numBytes();
 for (let i = 0; i < Number(process.argv[2]); i++) await round();
-console.log(numBytes() - before);
+console.log(await numBytes() - before);
 `;
 
 for (const [threads, rounds] of [
