@@ -4,7 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { type Backend, type Config, type Matrix, reference, referenceF32 } from 'xmoe';
-import { matrixOf, uniform } from 'xmoe/cases';
+import { layerOf, matrixOf, uniform } from 'xmoe/cases';
 import { type NamedTensor, readLayerCase } from 'xmoe/layer-case';
 import {
   type ArithmeticName,
@@ -128,6 +128,34 @@ property(
   },
   [...routerNames, 'decisions not told'],
 );
+
+test('gradients are not judged on pairs that y cannot tell, and are where they are told', () => {
+  // one place of expert 1, and a weight of 4e-13 for either token: y is the same to float32
+  const layer = layerOf({
+    router: 'threshold',
+    activation: 'relu',
+    sizes: { numTokens: 2, numExperts: 2, dModel: 9, dFf: 1 },
+    logits: 'steep',
+    expertValues: 'generic',
+    biases: { up: false, gate: false, down: false },
+    storage: 'f64',
+    threshold: 1 + 2 ** -52,
+    topK: 1,
+    noise: false,
+    capacity: { capacityFactor: 0, minCapacity: 1 },
+    skipExpert: false,
+    auxLossCoef: 0,
+    mask: 'absent',
+    seed: 0,
+  });
+  const outputs = rounded.run(layer) as Outputs;
+  const untold = conform(only(outputs, 'logits', 'y', 'grad.x', 'grad.router.weight'), layer, f32);
+  assertConforms(untold);
+  assert.equal(verdictOn(untold, 'grad.router.weight').verdict, 'not judged');
+  const told = conform(only(outputs, 'logits', 'kept', 'y', 'grad.x', 'grad.router.weight'), layer, f32);
+  assertConforms(told);
+  assert.equal(verdictOn(told, 'grad.router.weight').verdict, 'agree');
+});
 
 property(
   'one value off by a hundred bounds is caught, and blamed on its stage',

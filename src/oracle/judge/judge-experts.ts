@@ -50,7 +50,7 @@ export function judgeExperts(
   const widestWeights = weightsApprox(maybe, compared, config, router, rounding);
   const numReal = numRealTokens(x.rows, inputs.tokenMask);
   const neverDrops = capacitiesOf(x.rows, inputs, config)?.every(capacity => capacity >= numReal) !== false;
-  const { kept, open, impossible } = settle(
+  const { kept, open, isSure, impossible } = settle(
     judge,
     dispatch.kept,
     dispatch.expected,
@@ -76,7 +76,7 @@ export function judgeExperts(
     likely ??= expertsApprox(x, plan, weights, config, judge.likely!.experts).out;
     return likely;
   };
-  const misplaced = misplacedRows(judge, plan.tokenIndex.length, open.size === 0);
+  const misplaced = misplacedRows(judge, plan.tokenIndex.length, isSure);
   const ownOut = misplaced ? undefined : usable(judge, 'expert_out');
   const onOut =
     misplaced ??
@@ -114,7 +114,7 @@ export function judgeExperts(
     onWeights.verdict === 'not judged' && onY.verdict === 'not judged'
       ? notJudged('combine', 'no combine, no y')
       : worseOf(onWeights, onY);
-  const own = open.size === 0 ? { plan, experts: forward, weights: expectedWeights } : undefined;
+  const own = isSure ? { plan, experts: forward, weights: expectedWeights } : undefined;
   const y = observation.tensors.get('y');
   if (observation.tensors.has('expert_out') || misplaced || !y) {
     return { verdicts: [onOut, onCombine], ...(decision && { decision }), forward: own };

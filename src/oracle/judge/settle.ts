@@ -11,6 +11,8 @@ export interface Settled {
   readonly kept: Uint8Array;
   /** Tokens of which several decisions are admissible, and none could be told to be theirs. */
   readonly open: ReadonlySet<number>;
+  /** Whether `kept` is what was kept: no token is open, and no other decision would give a token's y. */
+  readonly isSure: boolean;
   /** The first token whose combine weights tell decisions that are not possible together. */
   readonly impossible: number | undefined;
 }
@@ -21,7 +23,7 @@ const MOST_UNDECIDED = 8;
 /**
  * Decide the pairs that may be either: as the combine weights tell; else as the reference does, if that gives the token's
  * y; else as any combination that does. Where all were tried and none does, y is wrong whatever was decided, and the
- * reference's decisions stand.
+ * reference's decisions stand. What is judged on these very pairs, rows of experts and gradients, asks whether they are sure.
  *
  * Shapes  possible: OUT, IN or EITHER, [T, E]; expected: the reference's decision on these, [T, E]; y [T, d] or none;
  *         `mayBe` says whether decisions that are possible one by one are possible together
@@ -45,6 +47,10 @@ export function settle(
   });
   const open = new Set<number>();
   let impossible: number | undefined;
+  let isUnsure = false;
+  const isAskedFor = [...judge.observation.tensors.keys()].some(
+    name => name === 'expert_out' || name.startsWith('grad.'),
+  );
   for (let t = 0; t < judge.call.x.rows; t++) {
     const undecided: number[] = [];
     for (let i = t * numExperts; i < (t + 1) * numExperts; i++) {
@@ -54,18 +60,29 @@ export function settle(
       if (told && impossible === undefined && !mayBe(t, kept)) impossible = t;
       continue;
     }
-    if (!y) open.add(t);
-    else if (explains(t, kept)) continue;
-    else if (isOneEach)
-      tryAll(
-        t,
-        undecided,
-        undecided.map((_, bit) => [bit]),
-      );
-    else if (undecided.length > MOST_UNDECIDED) open.add(t);
-    else tryAll(t, undecided, subsets(undecided.length));
+    const choices = choicesOf(undecided.length);
+    let isExplained = y !== undefined && explains(t, kept);
+    if (!y || (!choices && !isExplained)) open.add(t);
+    if (!choices) isUnsure = true;
+    if (!y || !choices || (isExplained && !isAskedFor)) continue;
+    for (const trial of explanations(t, undecided, choices)) {
+      if (!isExplained) {
+        kept.set(trial);
+        isExplained = true;
+        if (!isAskedFor) break;
+      } else if (undecided.some(i => trial[i] !== kept[i])) {
+        isUnsure = true;
+        break;
+      }
+    }
   }
-  return { kept, open, impossible };
+  return { kept, open, isSure: open.size === 0 && !isUnsure, impossible };
+
+  /** Which of n undecided pairs may be kept together; undefined where there are too many to be tried. */
+  function choicesOf(n: number): number[][] | undefined {
+    if (isOneEach) return Array.from({ length: n }, (_, bit) => [bit]);
+    return n > MOST_UNDECIDED ? undefined : subsets(n);
+  }
 
   function explains(token: number, flags: Uint8Array): boolean {
     const cols = judge.call.x.cols;
@@ -76,14 +93,17 @@ export function settle(
     return true;
   }
 
-  function tryAll(token: number, undecided: readonly number[], choices: readonly (readonly number[])[]): void {
+  /** The decisions on a token that give its y: the same array each time. */
+  function* explanations(
+    token: number,
+    undecided: readonly number[],
+    choices: readonly (readonly number[])[],
+  ): Generator<Uint8Array, void> {
     const trial = kept.slice();
     for (const choice of choices) {
       for (const pair of undecided) trial[pair] = OUT;
       for (const bit of choice) trial[undecided[bit]] = IN;
-      if (!mayBe(token, trial) || !explains(token, trial)) continue;
-      kept.set(trial);
-      return;
+      if (mayBe(token, trial) && explains(token, trial)) yield trial;
     }
   }
 }
