@@ -4,7 +4,7 @@ import { type Threshold, thresholdText } from './thresholds.js';
 
 export interface Shape {
   readonly tag: 'circle' | 'line' | 'polyline' | 'text';
-  /** `class` says what it is: grid, dense, line, dot, current, tag, name. */
+  /** `class` says what it is: grid, dense, line, dot, current, tag, name; and of which of several series: of-0, of-1 … */
   readonly attributes: Readonly<Record<string, string | number>>;
   /** Of a text; the name of another shape. */
   readonly text?: string;
@@ -12,7 +12,7 @@ export interface Shape {
 
 /** Points of one text, by ascending threshold. */
 export interface Series {
-  /** Written at its lowest threshold, where there are several. */
+  /** Written in a corner, where there are several. */
   readonly name?: string;
   readonly points: readonly CurvePoint[];
 }
@@ -33,24 +33,40 @@ export function plot(series: readonly Series[], current?: Threshold, quality = '
     quality,
   );
   const place = ({ evaluation }: CurvePoint): Place => [x(evaluation.flopsShare), y(evaluation.bitsPerByte)];
-  return [...grid, ...series.flatMap(one => drawn(one, place, current))];
+  return [...grid, ...series.flatMap((one, i) => drawn(one, i, place, current))];
 }
 
 type Place = readonly [x: number, y: number];
 
-function drawn({ name, points }: Series, place: (point: CurvePoint) => Place, current: Threshold | undefined): Shape[] {
-  const line: Shape = { tag: 'polyline', attributes: { points: points.map(place).join(' '), class: 'line' } };
+function drawn(
+  { name, points }: Series,
+  index: number,
+  place: (point: CurvePoint) => Place,
+  current: Threshold | undefined,
+): Shape[] {
+  const of = name === undefined ? '' : ` of-${index}`;
+  const line: Shape = { tag: 'polyline', attributes: { points: points.map(place).join(' '), class: `line${of}` } };
   const dots = points.map((point): Shape => {
     const [cx, cy] = place(point);
     const isCurrent = point.threshold === current;
-    const attributes = { cx, cy, r: isCurrent ? 6 : 3.5, class: isCurrent ? 'dot current' : 'dot' };
+    const attributes = { cx, cy, r: isCurrent ? 6 : 3.5, class: `dot${isCurrent ? ' current' : ''}${of}` };
     return { tag: 'circle', attributes, text: thresholdText(point.threshold) };
   });
+  if (name !== undefined) return [line, ...dots, inCorner(name, index, `name${of}`)];
   const marked = points.find(({ threshold }) => threshold === current);
   const ends = [points[0], points.at(-1)].filter(point => point !== undefined && !isNear(point, marked, place));
-  const names = name === undefined ? ends.map(point => label(point!, place, 'name')) : [];
-  if (name !== undefined && points.length > 0) names.push(label(points[0], place, 'name', name));
-  return [line, ...dots, ...names, ...(marked ? [label(marked, place, 'tag')] : [])];
+  return [
+    line,
+    ...dots,
+    ...ends.map(point => label(point!, place, 'name')),
+    ...(marked ? [label(marked, place, 'tag')] : []),
+  ];
+}
+
+/** At the top on the right, where quality is bad and cost is high: a curve that comes there is none. */
+function inCorner(text: string, index: number, kind: string): Shape {
+  const attributes = { x: PLOT.right - 8, y: PLOT.top + 18 + 17 * index, 'text-anchor': 'end', class: kind };
+  return { tag: 'text', attributes, text };
 }
 
 function isNear(point: CurvePoint, other: CurvePoint | undefined, place: (point: CurvePoint) => Place): boolean {
@@ -58,16 +74,11 @@ function isNear(point: CurvePoint, other: CurvePoint | undefined, place: (point:
 }
 
 /** On the side where there is room. */
-function label(
-  point: CurvePoint,
-  place: (point: CurvePoint) => Place,
-  kind: 'name' | 'tag',
-  text = thresholdText(point.threshold),
-): Shape {
+function label(point: CurvePoint, place: (point: CurvePoint) => Place, kind: 'name' | 'tag'): Shape {
   const [x, y] = place(point);
   const isRight = x > (PLOT.left + PLOT.right) / 2;
   const attributes = { x: isRight ? x + 4 : x + 8, y: y - 9, 'text-anchor': isRight ? 'end' : 'start', class: kind };
-  return { tag: 'text', attributes, text };
+  return { tag: 'text', attributes, text: thresholdText(point.threshold) };
 }
 
 interface Axes {

@@ -9,10 +9,13 @@ import { thresholds } from '../app/thresholds.js';
 
 const STYLE = `text { font: 12px system-ui, sans-serif; fill: #5c5a66 }
 .grid { stroke: #dddbe0 } .dense { stroke: #5c5a66; stroke-dasharray: 3 3 }
-.line { fill: none; stroke: #3f2b7b; stroke-width: 1.5 } .dot { fill: #3f2b7b } .name { fill: #1c1b22; font-weight: 600 }
+.line { stroke-width: 1.5 } .name { font-weight: 600 }
+.of-0 { stroke: #3f2b7b; fill: #3f2b7b } .of-1 { stroke: #0b7285; fill: #0b7285 } .of-2 { stroke: #a8480c; fill: #a8480c }
+.line { fill: none } .name { stroke: none } .of-1.line { stroke-dasharray: 6 3 } .of-2.line { stroke-dasharray: 2 3 }
 @media (prefers-color-scheme: dark) {
   text { fill: #a9a6b5 } .grid { stroke: #38363f } .dense { stroke: #a9a6b5 }
-  .line { stroke: #c9bdf5 } .dot { fill: #c9bdf5 } .name { fill: #eceaf0 }
+  .of-0 { stroke: #c9bdf5; fill: #c9bdf5 } .of-1 { stroke: #66d9e8; fill: #66d9e8 } .of-2 { stroke: #ffa94d; fill: #ffa94d }
+  .line { fill: none } .name { stroke: none }
 }`;
 
 const TEXTS = { sotu: 'State of the Union', moby: 'Moby Dick', kjv: 'King James Bible' };
@@ -53,6 +56,6 @@ runtime.dispose();
 const title =
   '<title>Bits per byte, more than with every expert, against FLOPs over the threshold τ, of three texts</title>';
 const shapes = plot(series, undefined, 'bits per byte, more than with every expert').map(written);
-const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img">`;
+const svg = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="-8 0 ${WIDTH + 8} ${HEIGHT}" role="img">`;
 writeFileSync(picture, `${[svg, title, `<style>${STYLE}</style>`, ...shapes, '</svg>'].join('\n')}\n`);
 console.log(`${fileURLToPath(picture)}: ${series.length} texts, ${thresholds.length} thresholds each`);
