@@ -1,14 +1,16 @@
 /** What the page and its worker say to each other. Types only. */
 import type { Evaluation, ModelConfig } from 'xmoe/model';
-import type { RuntimeUsage, TokenCost } from 'xmoe/runtime';
+import type { RoutedToken, RuntimeUsage } from 'xmoe/runtime';
 import type { ExpertFormat, WasmInfo } from 'xmoe/wasm';
 import type { Threshold } from './thresholds.js';
 
 /** A byte of a text, and what it took to predict it: reading the byte before it. */
-export interface Predicted extends TokenCost {
+export interface Predicted {
   readonly byte: number;
   /** −log2 of its probability. */
   readonly bits: number;
+  /** One for each XMoE layer. */
+  readonly layers: readonly RoutedToken[];
 }
 
 export interface Opened {

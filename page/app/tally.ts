@@ -1,4 +1,4 @@
-/** Figures of the bytes that are shown. */
+/** Figures of the bytes that are shown, each counted as if it were read once: a byte that is written may read others again. */
 import type { Config } from 'xmoe';
 import type { ModelConfig } from 'xmoe/model';
 import type { Predicted } from './messages.js';
@@ -9,17 +9,15 @@ export class Tally {
   readonly usage: readonly number[][];
   numPredicted = 0;
   #bits = 0;
-  #moeFlops = 0;
 
   constructor(config: ModelConfig) {
     this.#config = config;
     this.usage = config.moeLayers.map(() => Array.from({ length: numColumns(config.layer) }, () => 0));
   }
 
-  add({ bits, moeFlops, layers }: Predicted): void {
+  add({ bits, layers }: Predicted): void {
     this.numPredicted++;
     this.#bits += bits;
-    this.#moeFlops += moeFlops;
     layers.forEach(({ experts }, layer) => {
       for (const expert of experts) this.usage[layer][expert]++;
     });
@@ -29,26 +27,30 @@ export class Tally {
     return share(this.#bits, this.numPredicted);
   }
 
-  /** FLOPs of the XMoE layers, of those of dense FFNs of width D in their place: 4·d·D for each byte and layer. */
+  /** FLOPs of the XMoE layers, of those of dense FFNs of width D in their place: rule S2, by which d is in every term. */
   get flopsShare(): number {
-    const { dModel, dFfDense, moeLayers } = this.#config;
-    return share(this.#moeFlops, this.numPredicted * moeLayers.length * 4 * dModel * dFfDense);
+    const { dFf, dFfDense, layer } = this.#config;
+    const perPair = (layer.activation.endsWith('glu') ? 6 : 4) * dFf;
+    const perByte = 2 * numColumns(layer);
+    const firstReal = layer.skipExpert ? 1 : 0;
+    const numPairs = this.usage.reduce((sum, counts) => sum + total(counts.slice(firstReal)), 0);
+    const numRouted = this.numPredicted * this.usage.length;
+    return share(perByte * numRouted + perPair * numPairs, 4 * dFfDense * numRouted);
   }
 
   /** The mean, for each XMoE layer. */
   get expertsPerByte(): number[] {
-    return this.usage.map(counts =>
-      share(
-        counts.reduce((a, b) => a + b, 0),
-        this.numPredicted,
-      ),
-    );
+    return this.usage.map(counts => share(total(counts), this.numPredicted));
   }
 }
 
 /** Experts that a router may choose: a skip expert is one more, the first. */
 export function numColumns({ numExperts, skipExpert }: Config): number {
   return numExperts + (skipExpert ? 1 : 0);
+}
+
+function total(counts: readonly number[]): number {
+  return counts.reduce((a, b) => a + b, 0);
 }
 
 function share(part: number, whole: number): number {

@@ -28,8 +28,8 @@ const runners: Runners = {
   },
 
   async write({ prompt, ...options }, { signal, tell }) {
-    for await (const { byte, bits, layers, moeFlops, flops } of runtime.generate(prompt, { ...options, signal })) {
-      tell({ byte, bits, layers, moeFlops, flops });
+    for await (const { byte, bits, layers } of runtime.generate(prompt, { ...options, signal })) {
+      tell({ byte, bits, layers });
     }
     return null;
   },
@@ -43,9 +43,9 @@ const runners: Runners = {
         stream.clear();
         const { logits, tokens } = await stream.read(text.subarray(start, end), { threshold, signal });
         tell(
-          tokens.map((cost, i) => {
+          tokens.map(({ layers }, i) => {
             const byte = text[start + i + 1];
-            return { ...cost, byte, bits: bitsOf(logits, i, byte) };
+            return { byte, bits: bitsOf(logits, i, byte), layers };
           }),
         );
       }
