@@ -44,6 +44,7 @@ export class Controls {
       form.addEventListener('submit', event => event.preventDefault());
     }
     this.#writing.addEventListener('submit', () => this.onWrite());
+    this.#writing.addEventListener('invalid', event => openAround(event.target as Element), { capture: true });
     this.#texts.addEventListener('change', () => this.onText());
     this.#options.addEventListener('change', () => this.onOptions());
     this.#colourBy.addEventListener('change', () => this.onColour());
@@ -130,4 +131,10 @@ export class Controls {
   #showCounts(): void {
     document.body.classList.toggle('counts', this.#counts.checked);
   }
+}
+
+/** What is folded away can have no focus, and a browser asks for nothing that has none. */
+function openAround(field: Element): void {
+  const details = field.closest('details');
+  if (details) details.open = true;
 }

@@ -74,7 +74,6 @@ export class Desk {
   async write(prompt: Uint8Array, stop: AbortSignal, signal: AbortSignal): Promise<void> {
     this.#show(prompt);
     await this.#predict(signal);
-    this.#curve = undefined;
     this.#notice.status('Writing…');
     const ask = { prompt, threshold: this.#threshold, ...this.#controls.writing };
     const start = performance.now();
@@ -104,10 +103,14 @@ export class Desk {
     const start = performance.now();
     await this.#predict(signal);
     const { numPredicted, bitsPerByte } = this.#tally;
-    if (numPredicted === 0) return;
+    if (numPredicted === 0) {
+      this.#notice.status(`${done}Nothing is predicted: a text needs two bytes.`);
+      return;
+    }
     this.#facts.showSpeed('reading', numPredicted, performance.now() - start);
     const figures = `${counted(numPredicted, 'byte')} predicted with ${bitsPerByte.toFixed(3)} bits per byte`;
-    this.#notice.status(`${done}${figures}, ${thresholdText(this.#threshold)}.`);
+    const threshold = thresholdText(this.#threshold).replaceAll(' ', '\u00a0'); // one word, where lines break
+    this.#notice.status(`${done}${figures}, ${threshold}.`);
     this.#curve ??= new Curve(this.#engine, this.#text.raw);
     this.#showCurve();
     await this.#curve.fill(this.#threshold, signal, () => this.#showCurve());

@@ -6,11 +6,14 @@ import { bytesText, counted } from './words.js';
 
 export class FactsView {
   readonly #list = byId('facts');
-  readonly #speed = create('dd', {}, '–');
+  readonly #speed = create('dd');
   readonly #speeds = new Map<string, number>();
   readonly #memory = create('dd');
 
+  /** Of another model than before, of which no speed is known. */
   show(name: string, { config, info }: Opened): void {
+    this.#speeds.clear();
+    this.#speed.textContent = '–';
     const { numLayers, moeLayers, contextLength, layer } = config;
     const threads = info.notUsed.threads ? `1 (${info.notUsed.threads})` : String(info.threads);
     const facts: readonly (readonly [string, string | HTMLElement])[] = [

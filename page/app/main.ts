@@ -114,6 +114,7 @@ controls.onFile = file => load({ name: file.name, source: file });
 controls.onShipped = () => load(shipped);
 controls.onOptions = () => load(wanted);
 controls.onCancel = async () => {
+  wanted = loaded ?? wanted;
   await loads.stop();
   notice.status('Loading was stopped.');
 };

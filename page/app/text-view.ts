@@ -22,6 +22,8 @@ export class TextView {
   #steps: readonly Step[] = [];
   #countOf: (predicted: Predicted) => number = () => 0;
   #selected: number | undefined;
+  /** The one that was told last. */
+  #shown: number | undefined;
   /** Told which byte is pointed at, or else selected; undefined: none. */
   onPoint: (index: number | undefined) => void = () => {};
 
@@ -29,8 +31,8 @@ export class TextView {
     this.#list.addEventListener('keydown', event => this.#onKey(event));
     this.#list.addEventListener('focusin', event => this.#select(this.#indexOf(event.target)));
     this.#list.addEventListener('click', event => this.#focus(this.#indexOf(event.target)));
-    this.#list.addEventListener('pointerover', event => this.onPoint(this.#indexOf(event.target) ?? this.#selected));
-    this.#list.addEventListener('pointerleave', () => this.onPoint(this.#selected));
+    this.#list.addEventListener('pointerover', event => this.#show(this.#indexOf(event.target) ?? this.#selected));
+    this.#list.addEventListener('pointerleave', () => this.#show(this.#selected));
   }
 
   get bytes(): readonly ShownByte[] {
@@ -55,7 +57,7 @@ export class TextView {
     this.#glyphs = new Glyphs();
     this.#selected = undefined;
     this.#list.replaceChildren();
-    this.onPoint(undefined);
+    this.#show(undefined);
   }
 
   /** Bytes that are to be predicted. */
@@ -92,7 +94,7 @@ export class TextView {
   set(index: number, predicted: Predicted): void {
     this.#bytes[index] = { ...this.#bytes[index], predicted };
     this.#paint(index);
-    if (index === this.#selected) this.onPoint(index);
+    if (index === this.#shown) this.onPoint(index);
   }
 
   #paint(index: number): void {
@@ -132,6 +134,11 @@ export class TextView {
       this.#elementAt(at)?.setAttribute('aria-selected', String(isSelected));
     }
     this.#selected = index;
+    this.#show(index);
+  }
+
+  #show(index: number | undefined): void {
+    this.#shown = index;
     this.onPoint(index);
   }
 
@@ -150,7 +157,6 @@ export class TextView {
     if (key === 'End') return this.#bytes.length - 1;
     if (key === 'ArrowDown') return this.#inNextLine(from, 1);
     if (key === 'ArrowUp') return this.#inNextLine(from, -1);
-    if (key === 'Escape') return from;
     return undefined;
   }
 

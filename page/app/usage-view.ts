@@ -51,5 +51,5 @@ export class UsageView {
 }
 
 function captionOf(layer: number, most: number, numPredicted: number): string {
-  return `Layer ${layer}${numPredicted === 0 ? '' : `: at most ${percent(most / numPredicted)}`}`;
+  return numPredicted === 0 ? `Layer ${layer}` : `Layer ${layer}, tallest: ${percent(most / numPredicted)}`;
 }

@@ -67,6 +67,18 @@ test('loading is stopped, and begins again', async t => {
   await untilRead(page);
 });
 
+test('after a load that was stopped, weights are held in another format of the model that is there', async t => {
+  const page = await visitLoaded(t);
+  await chooseFile(page, 'chosen.safetensors', modelBytes);
+  await page.locator('#facts', { hasText: 'chosen.safetensors' }).waitFor();
+  await page.route('**/xmoe-gpt.safetensors', () => {}); // never answered
+  await page.click('#shipped');
+  await page.click('#cancel');
+  await page.selectOption('[name="weights"]', 'int8');
+  await page.locator('#facts .target', { hasText: 'weights int8' }).waitFor();
+  assert.match(await textOf(page, '#facts'), /chosen\.safetensors/);
+});
+
 test('a network that breaks in the middle of a load is a named error, and the next try works', async t => {
   const cut = await cutAfter(await siteUrl(), 3_000_000);
   t.after(() => cut.close());
@@ -136,4 +148,27 @@ test('a prompt that is empty is asked for', async t => {
   await page.click('#write');
   assert.equal(await page.locator('#prompt:invalid').count(), 1);
   assert.match(await textOf(page, '#status'), /predicted/); // nothing has begun
+});
+
+test('a setting that is wrong is shown, where it was folded away too', async t => {
+  const page = await visitLoaded(t);
+  const summary = page.locator('#writing summary');
+  await summary.click();
+  await page.fill('[name="temperature"]', '-1');
+  await summary.click();
+  await page.click('#write');
+  await page.locator('[name="temperature"]:focus').waitFor();
+});
+
+test('a text of one byte, or of none, has nothing that is predicted', async t => {
+  const page = await visitLoaded(t);
+  for (const prompt of ['a', '']) {
+    await page.check('[value="kjv"]');
+    await page.locator('#figures-of', { hasText: '1,023' }).waitFor();
+    await page.fill('#prompt', prompt);
+    await page.check('[value="written"]');
+    await page.locator('#status', { hasText: 'Nothing is predicted' }).waitFor();
+    assert.equal(await page.locator('.byte').count(), prompt.length);
+    assert.equal(await textOf(page, '#bits'), '–');
+  }
 });

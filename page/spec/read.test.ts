@@ -61,6 +61,8 @@ test('a byte that is pointed at shows its experts, their probabilities and the m
   const numExperts = await page.locator('#details .experts li').count();
   assert.equal(numExperts, Number(await page.locator('.byte').nth(40).getAttribute('data-count')));
   assert.equal(await page.locator('.bars .marked').count(), numExperts);
+  await page.locator('#threshold').fill('20'); // the pointer stays where it is
+  await page.locator('#details h3', { hasText: 'Layer 3: 16 experts' }).waitFor();
   await page.locator('h1').hover();
   assert.match(await textOf(page, '#details'), /^Point at a byte/);
 });
