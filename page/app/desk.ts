@@ -68,10 +68,11 @@ export class Desk {
   }
 
   /**
-   * Writes on after a prompt, and measures the whole.
-   * @param stop ends the writing alone
+   * Writes on after a prompt.
+   * @param stop ends the writing as if it were done; `signal` throws
+   * @returns what is to be said of it
    */
-  async write(prompt: Uint8Array, stop: AbortSignal, signal: AbortSignal): Promise<void> {
+  async write(prompt: Uint8Array, stop: AbortSignal, signal: AbortSignal): Promise<string> {
     this.#show(prompt);
     await this.#predict(signal);
     this.#notice.status('Writing…');
@@ -92,7 +93,7 @@ export class Desk {
     } finally {
       batches.flush();
     }
-    await this.measure(signal, `Wrote ${counted(numWritten, 'byte')}${stop.aborted ? ', then was stopped' : ''}. `);
+    return `Wrote ${counted(numWritten, 'byte')}${stop.aborted ? ', then was stopped' : ''}. `;
   }
 
   /**

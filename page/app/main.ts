@@ -92,12 +92,14 @@ function write(): void {
   work.run(async signal => {
     stopWriting = new AbortController();
     controls.isWriting = true;
+    let done: string | undefined;
     try {
-      await desk?.write(controls.promptBytes, stopWriting.signal, signal);
+      done = await desk?.write(controls.promptBytes, stopWriting.signal, signal);
     } finally {
       controls.isWriting = false;
       written = text.raw;
     }
+    await desk?.measure(signal, done);
   });
 }
 

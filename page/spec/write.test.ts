@@ -90,6 +90,7 @@ test('the same seed writes the same text, and another one another', async t => {
     await settings(page, { length: '30', seed });
     await page.click('#write');
     await page.locator('#status', { hasText: 'Wrote 30 bytes. 54 bytes predicted' }).waitFor();
+    assert.equal(await page.locator('#stop').isDisabled(), true); // while the curve is still measured
     texts.push(await shownText(page));
   }
   assert.equal(texts[0], texts[1]);
