@@ -4,11 +4,10 @@
  *
  * Options  --json  --rows FILE
  */
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
-import { parseArgs } from 'node:util';
+import { readFileSync, statSync } from 'node:fs';
 import { randomState, sample } from 'xmoe/model';
 import { openRuntime, type ReadOptions, type Runtime } from 'xmoe/runtime';
-import { figures, outputOptions, table } from './report.js';
+import { emit, figures, table } from './report.js';
 
 const MODEL = 'models/xmoe-gpt.safetensors';
 const TEXTS = ['kjv', 'moby', 'sotu'];
@@ -36,14 +35,11 @@ interface Outcome {
   readByBytes: number;
 }
 
-const { values: options } = parseArgs({ options: outputOptions });
 const fileBytes = statSync(MODEL).size;
 const { numExperts, openBytes, expertBytes } = await sizes();
 const outcomes: Outcome[] = [];
 for (const threshold of THRESHOLDS) for (const budget of BUDGETS) outcomes.push(await outcomeOf(threshold, budget));
-if (options.rows) writeFileSync(options.rows, JSON.stringify(outcomes));
-if (options.json) console.log(JSON.stringify(outcomes, null, 2));
-else console.log(outcomeTable().join('\n'));
+emit(outcomes, outcomeTable);
 
 function opened(lazyExperts: { budget?: number }): Promise<Runtime> {
   return openRuntime(MODEL, { deterministic: true, lazyExperts });
