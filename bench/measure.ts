@@ -134,6 +134,6 @@ function median(sorted: readonly number[]): number {
 }
 
 /** The sample at `share` of the way through, to the nearest. */
-function quantile(sorted: readonly number[], share: number): number {
+export function quantile(sorted: readonly number[], share: number): number {
   return sorted[Math.round(share * (sorted.length - 1))];
 }

@@ -4,7 +4,7 @@
  * between two of them is JS. The reads are those of model.ts, and the rows of the layers are the model's own.
  */
 import type { ReadOptions, Stream } from 'xmoe/runtime';
-import type { Row } from './measure.js';
+import { quantile, type Row } from './measure.js';
 import { watchMachine } from './quiet.js';
 import { ALL, LAYERS, type Stages, stagesOf } from './read-stages.js';
 import { recordKernelCalls } from './record.js';
@@ -86,9 +86,9 @@ async function rowsOf(name: string, kind: Kind, stream: Stream): Promise<Row[]> 
     chosen.push(turn[0]);
     every.push(turn[1]);
   }
-  const whole = quantile(chosen, ALL, 0.5);
+  const whole = sumOfQuantiles(chosen, ALL, 0.5);
   const rowOf = (contender: string, turns: readonly Recorded[][], stage: string): Row => {
-    const [low, medianMs, high] = [0.25, 0.5, 0.75].map(share => quantile(turns, stage, share));
+    const [low, medianMs, high] = [0.25, 0.5, 0.75].map(share => sumOfQuantiles(turns, stage, share));
     const common = { shape: `${kind.name}, ${name}`, contender, threads: 1, node: process.version };
     return { ...common, medianMs, spread: [low, high], timesOurs: medianMs / whole };
   };
@@ -105,10 +105,10 @@ async function rowsOf(name: string, kind: Kind, stream: Stream): Promise<Row[]> 
 }
 
 /** The sum over the reads of a turn of what a stage took in each, at this share of the way through all turns. */
-function quantile(turns: readonly Recorded[][], stage: string, share: number): number {
+function sumOfQuantiles(turns: readonly Recorded[][], stage: string, share: number): number {
   return turns[0].reduce((sum, _, read) => {
     const samples = turns.map(reads => reads[read].stages.get(stage) ?? 0).sort((a, b) => a - b);
-    return sum + samples[Math.round(share * (samples.length - 1))];
+    return sum + quantile(samples, share);
   }, 0);
 }
 
