@@ -435,27 +435,29 @@ test('dispose ends the waiting for an expert, and lets the source go', async () 
   });
 });
 
-test('on threads, in batches and in groups, the shipped model has the same bits', async () => {
-  const [model, text] = ['models/xmoe-gpt.safetensors', 'models/text/moby.txt'].map(name => {
-    return new URL(`../../${name}`, import.meta.url);
+for (const [name, source, budget] of [
+  ['the shipped model', new URL('../../models/xmoe-gpt.safetensors', import.meta.url), 1e6],
+  ['a text of several batches', new Blob([tinyModelFile({ max_position_embeddings: 300 })]), packedBytes],
+] as const) {
+  test(`on threads and in groups, the same bits: ${name}`, async () => {
+    const text = readFileSync(new URL('../../models/text/moby.txt', import.meta.url));
+    const read = async (options: RuntimeOptions) =>
+      lazily(
+        source,
+        async runtime => {
+          const reading = await runtime.stream().read(text.subarray(0, Math.min(300, runtime.config.contextLength)));
+          return { ...facts(reading), evictions: runtime.usage.experts.evictions };
+        },
+        { deterministic: true, ...options },
+      );
+    const { evictions: _, ...expected } = await read({});
+    for (const threads of [1, 2]) {
+      const { evictions, ...got } = await read({ threads, lazyExperts: { budget } });
+      assert.deepEqual(got, expected);
+      assert.ok(evictions > 0);
+    }
   });
-  const bytes = readFileSync(text).subarray(0, 130); // more than a batch
-  const read = async (options: RuntimeOptions) =>
-    lazily(
-      model,
-      async runtime => {
-        const reading = await runtime.stream().read(bytes);
-        return { ...facts(reading), evictions: runtime.usage.experts.evictions };
-      },
-      { deterministic: true, ...options },
-    );
-  const { evictions: _, ...expected } = await read({});
-  for (const threads of [1, 2]) {
-    const { evictions, ...got } = await read({ threads, lazyExperts: { budget: 1e6 } });
-    assert.deepEqual(got, expected);
-    assert.ok(evictions > 0);
-  }
-});
+}
 
 test('after a worker died, the experts that were there still are', async () => {
   await lazily(

@@ -13,7 +13,7 @@ export const models: fc.Arbitrary<DrawnModel> = fc
   .record({
     heads: fc.integer({ min: 1, max: 4 }),
     headWidth: fc.integer({ min: 1, max: 9 }),
-    max_position_embeddings: fc.oneof(fc.integer({ min: 1, max: 19 }), fc.integer({ min: 90, max: 120 })),
+    max_position_embeddings: fc.oneof(fc.integer({ min: 1, max: 19 }), fc.integer({ min: 260, max: 290 })),
     num_hidden_layers: fc.integer({ min: 1, max: 4 }),
     intermediate_size: fc.integer({ min: 1, max: 40 }),
     moe: fc.array(fc.boolean(), { minLength: 4, maxLength: 4 }),
@@ -26,7 +26,7 @@ export const models: fc.Arbitrary<DrawnModel> = fc
     capacity_factor: fc.option(fc.double({ min: 0.1, max: 2, noNaN: true }), { freq: 3 }),
     layer_norm_eps: fc.constantFrom(1e-5, 1e-12, 0.5),
     seed: fc.nat(),
-    bytes: fc.uint8Array({ minLength: 120, maxLength: 120 }),
+    bytes: fc.uint8Array({ minLength: 290, maxLength: 290 }),
     length: fc.oneof(fc.double({ min: 0, max: 1, noNaN: true }), fc.constant(1)),
   })
   .map(({ heads, headWidth, moe, seed, bytes, length, ...rest }) => {

@@ -227,7 +227,7 @@ asyncProperty(
       assert.deepEqual(tokens, whole.tokens);
     });
     reach(weights);
-    if (ids.length > 96) reach('several batches');
+    if (ids.length > 264) reach('several batches');
     if (fields.moe_layers.length > 0) reach('XMoE');
   },
   ['f32', 'f16', 'bf16', 'int8', 'several batches', 'XMoE'],

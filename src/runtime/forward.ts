@@ -31,9 +31,9 @@ export interface ReadResult {
 }
 
 /** Bytes of a batch at most: what one needs in memory stays small. */
-const BATCH_ROWS = 96;
+const BATCH_ROWS = 264;
 /** Multiply-adds of a layer for a batch at most: between layers the calling thread is free. */
-const LAYER_MULTIPLY_ADDS = 2 ** 27;
+const LAYER_MULTIPLY_ADDS = 2 ** 28;
 
 /**
  * Bits    independent of threads and of batches; but where a capacity factor drops tokens, all of a read is one batch
