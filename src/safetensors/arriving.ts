@@ -1,4 +1,5 @@
 /** Bytes that are taken in pieces of another size than they come in. */
+import { joined } from '../joined.js';
 
 export class Arriving {
   readonly #chunks: AsyncIterator<Uint8Array>;
@@ -25,14 +26,4 @@ export class Arriving {
     }
     return joined(parts);
   }
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }

@@ -38,8 +38,8 @@ const ORDER = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15]
 const END = 256;
 
 /**
- * Inflate raw DEFLATE (RFC 1951), all at once: DecompressionStream has not every engine that has our kernels, and answers later, when
- * some compile no more.
+ * Inflate raw DEFLATE (RFC 1951), all at once. The platform's DecompressionStream will not do: workerd refuses it while a worker
+ * starts, and compiles nothing later.
  *
  * @param numBytes of the result
  * @throws Error for what is no DEFLATE, or is longer or shorter

@@ -1,8 +1,9 @@
 /** The kernels of assembly/, as TypeScript sees them: addresses in bytes, lengths in elements, all floats float32. */
+
+import { joined } from '../joined.js';
 import { bytes } from './bytes.js';
 import { type WasmMemory, type WasmModule, wasm } from './engine.js';
 import type { ExpertFormat } from './formats.js';
-import { joined } from './joined.js';
 import { importingSharedMemory } from './shared-import.js';
 
 export type Target = 'simd' | 'relaxed';
@@ -104,7 +105,7 @@ function codeOf(target: Target, isShared: boolean, mark: string | undefined): Ui
 /** With a custom section of that name, of at most 100 letters, and no content: engines ignore it. */
 function marked(module: Uint8Array, name: string): Uint8Array {
   const letters = Array.from(name, letter => letter.charCodeAt(0));
-  return joined(module, [0, name.length + 1, name.length], letters);
+  return joined([module, [0, name.length + 1, name.length], letters]);
 }
 
 /**

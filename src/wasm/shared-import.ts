@@ -1,5 +1,5 @@
 /** The kernels' module, made to import a shared memory: the same code, and the same bits. */
-import { joined } from './joined.js';
+import { joined } from '../joined.js';
 
 const ENV_MEMORY = [3, ...letters('env'), 6, ...letters('memory'), 2]; // the names, and the kind: a memory
 const MAX_PAGES = [0x80, 0x80, 0x04]; // 65536, in LEB128
@@ -17,7 +17,7 @@ const SHARED = section([1, ...ENV_MEMORY, 3, 0, ...MAX_PAGES]);
 export function importingSharedMemory(bytes: Uint8Array): Uint8Array {
   const start = bytes.findIndex((_, i) => OWN.every((byte, j) => bytes[i + j] === byte));
   if (start < 0) throw new Error('"bytes" expected a module that imports "env" "memory" alone, got another');
-  return joined(bytes.subarray(0, start), SHARED, bytes.subarray(start + OWN.length));
+  return joined([bytes.subarray(0, start), SHARED, bytes.subarray(start + OWN.length)]);
 }
 
 function section(content: readonly number[]): number[] {

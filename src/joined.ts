@@ -1,5 +1,5 @@
 /** Bytes after bytes. Not by spreading: a worker's stack has no room for the bytes of a module as arguments. */
-export function joined(...parts: readonly ArrayLike<number>[]): Uint8Array {
+export function joined(parts: readonly ArrayLike<number>[]): Uint8Array {
   const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
   let at = 0;
   for (const part of parts) {
