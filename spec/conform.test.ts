@@ -21,6 +21,7 @@ import {
 } from 'xmoe/oracle';
 import { readSafetensors, toFloat64 } from 'xmoe/safetensors';
 import { layers, routerNames } from 'xmoe/spec';
+import { partOfOutputs } from './part-of-outputs.js';
 import { property } from './property.js';
 
 const [f64, f32] = [arithmeticNamed('f64'), arithmeticNamed('f32')];
@@ -121,7 +122,7 @@ property(
     const implementation = inFloat32 ? rounded : exact;
     const outputs = implementation.run(layer) as Outputs;
     assertConforms(conform(outputs, layer, implementation.arithmetic));
-    const some: Outputs = new Map([...outputs].filter((_, i) => uniform(seed, i) < 0.4));
+    const some = partOfOutputs(outputs, seed);
     if (some.size > 0) assertConforms(conform(some, layer, implementation.arithmetic));
     if (some.has('y') && !some.has('selected') && !some.has('kept')) reach('decisions not told');
     reach(layer.config.router);
@@ -155,6 +156,40 @@ test('gradients are not judged on pairs that y cannot tell, and are where they a
   const told = conform(only(outputs, 'logits', 'kept', 'y', 'grad.x', 'grad.router.weight'), layer, f32);
   assertConforms(told);
   assert.equal(verdictOn(told, 'grad.router.weight').verdict, 'agree');
+});
+
+test('a combine weight that is not 0 tells who was kept, however small it is', () => {
+  // two tokens alike for one place of each expert; their second p is e^-90, give or take more than itself, as logits are 1e7
+  const config: Config = {
+    router: 'threshold',
+    threshold: 1.5,
+    numExperts: 2,
+    capacityFactor: 0,
+    minCapacity: 1,
+    activation: 'relu',
+  };
+  const up = matrixOf(1, 2, (_, c) => c);
+  const down = matrixOf(2, 1, () => 1);
+  const router = { rows: 2, cols: 2, data: Float64Array.of(1, 90, 1, 0) };
+  const x = matrixOf(2, 2, (_, c) => (c === 0 ? 1e7 : 1));
+  const call: LayerCall = { config, weights: { router, up: [up, up], down: [down, down] }, x, inputs: {} };
+  const smallest = Math.fround(Math.exp(-90));
+  assert.ok(smallest > 0 && smallest < 2 ** -126);
+  for (const keeper of [0, 1]) {
+    const combine = floats([2, 2], 1, 0, 0, 0);
+    (combine.data as Float64Array)[2 * keeper + 1] = smallest;
+    const y = floats([2, 2], 1, 1, ...(keeper === 1 ? [smallest, smallest] : [0, 0]));
+    assertConforms(
+      conform(
+        new Map([
+          ['combine', combine],
+          ['y', y],
+        ]),
+        call,
+        f32,
+      ),
+    ); // y would be right either way
+  }
 });
 
 property(

@@ -40,7 +40,8 @@ export function settle(
   const numExperts = numColumns(judge.call.config);
   const isOneEach = judge.call.config.router === 'base_train';
   const told = usable(judge, 'combine');
-  const isTold = (i: number) => told !== undefined && weights.value.data[i] > weights.error[i];
+  // a weight that is not 0 tells that the pair is kept; one of 0 that it is not, unless it may be 0 by rounding
+  const isTold = (i: number) => told !== undefined && (told.data[i] !== 0 || weights.value.data[i] > weights.error[i]);
   const kept = possible.map((status, i) => {
     if (status !== EITHER) return status;
     return isTold(i) ? (told!.data[i] !== 0 ? IN : OUT) : expected[i];
