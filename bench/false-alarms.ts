@@ -19,6 +19,9 @@ const backends: Readonly<Record<string, () => Backend | Promise<Backend>>> = {
   'reference-f32': () => ({ ...reference, ...referenceF32 }), // and its backward
   wasm: () => wasmBackend({ deterministic: true }),
   'wasm-relaxed': () => wasmBackend({ features: { relaxedSimd: 'enable' } }),
+  'wasm-relaxed-f16': () => wasmBackend({ features: { relaxedSimd: 'enable' }, experts: 'f16' }),
+  'wasm-relaxed-bf16': () => wasmBackend({ features: { relaxedSimd: 'enable' }, experts: 'bf16' }),
+  'wasm-relaxed-int8': () => wasmBackend({ features: { relaxedSimd: 'enable' }, experts: 'int8' }),
 };
 
 const { values, positionals } = parseArgs({
@@ -42,7 +45,7 @@ interface Row {
 }
 
 /** Every fourth case with gradients, where the backend has them. */
-async function judge(implementation: Implementation): Promise<Row> {
+async function judge(backendName: string, implementation: Implementation): Promise<Row> {
   const tally = new Tally();
   let alarms = 0;
   const start = performance.now();
@@ -57,7 +60,7 @@ async function judge(implementation: Implementation): Promise<Row> {
     const alarm = [conformance, ofPart].find(({ verdict }) => verdict === 'does not conform');
     if (!alarm) continue;
     alarms++;
-    const name = `${implementation.name}-${seed}-${index}`;
+    const name = `${backendName}-${seed}-${index}`;
     mkdirSync(values.out, { recursive: true });
     writeFileSync(
       `${values.out}/${name}.safetensors`,
@@ -82,7 +85,7 @@ for (const name of names) {
     console.log(`| ${name} | none: ${backend.message} | | | | | |`);
     continue;
   }
-  const { tally, alarms, seconds } = await judge(implementationOf(backend));
+  const { tally, alarms, seconds } = await judge(name, implementationOf(backend));
   const stages = [...tally.stages].map(([stage, { worst, numAmbiguous, numWarnings }]) => ({
     stage,
     share: shareOf(worst),

@@ -555,6 +555,27 @@ test('where the format overflows nobody is blamed', () => {
   assertBlamed(conform(infinite, call, arithmeticNamed('bf16')), 'experts');
 });
 
+test('where the format overflows, either of two tokens alike may have been kept', () => {
+  // one place, and 300 · gelu(300) is too large for float16; the other column's weight is 0, times a bound that is infinite
+  const config: Config = {
+    router: 'threshold',
+    threshold: 0,
+    numExperts: 1,
+    capacityFactor: 0,
+    minCapacity: 1,
+    activation: 'geglu',
+  };
+  const [x, up] = [matrixOf(2, 2, (_, c) => (c === 0 ? 300 : 0)), [matrixOf(1, 2, () => 1)]];
+  const down = [matrixOf(2, 1, row => (row === 0 ? 1 : 0))];
+  const call: LayerCall = { config, weights: { router: matrixOf(1, 2, () => 0), up, gate: up, down }, x, inputs: {} };
+  for (const y of [
+    [90_000, 0, 0, 0],
+    [0, 0, 90_000, 0],
+  ]) {
+    assertConforms(conform(new Map([['y', floats([2, 2], ...y)]]), call, arithmeticNamed('f16')));
+  }
+});
+
 test('errors that are all of one sign exceed the probabilistic bound: a warning, no fault', () => {
   const width = 4096;
   const call: LayerCall = {

@@ -25,11 +25,8 @@ export function property<T>(
 ): void {
   test(name, t => {
     const { reach, reached } = counter(places);
-    const result = fc.check(
-      fc.property(arbitrary, value => check(value, reach)),
-      parametersOf(options),
-    );
-    judge(name, t, result, reached);
+    const cases = fc.property(arbitrary, value => check(value, reach));
+    return judge(name, t, reached, more => fc.check(cases, parametersOf(options, more)));
   });
 }
 
@@ -41,13 +38,10 @@ export function asyncProperty<T>(
   places: readonly string[] = [],
   options: PropertyOptions<T> = {},
 ): void {
-  test(name, async t => {
+  test(name, t => {
     const { reach, reached } = counter(places);
-    const result = await fc.check(
-      fc.asyncProperty(arbitrary, value => check(value, reach)),
-      { ...parametersOf(options), endOnFailure: true },
-    );
-    judge(name, t, result, reached);
+    const cases = fc.asyncProperty(arbitrary, value => check(value, reach));
+    return judge(name, t, reached, more => fc.check(cases, { ...parametersOf(options, more), endOnFailure: true }));
   });
 }
 
@@ -56,31 +50,38 @@ function counter(places: readonly string[]) {
   return { reached, reach: (place: string) => void reached.set(place, (reached.get(place) ?? 0) + 1) };
 }
 
-function parametersOf<T>({ share = 1, examples = [] }: PropertyOptions<T>): fc.Parameters<[T]> {
+function parametersOf<T>({ share = 1, examples = [] }: PropertyOptions<T>, more: number): fc.Parameters<[T]> {
   const replayed = env.REPLAY;
   return {
-    seed: SEED,
+    seed: (SEED + more) | 0,
     numRuns: Math.max(50, Math.ceil(RUNS * share)),
     examples: examples.map(example => [example] as [T]),
     ...(replayed === undefined ? {} : { path: replayed, endOnFailure: true }),
   };
 }
 
+/** A place that chance missed is looked for this many times more, with the seeds that follow. */
+const MOST_MORE = 9;
+
 /** @throws Error with the line that repeats it, where the property failed or missed a place */
-function judge<T>(
+async function judge<T>(
   name: string,
   t: TestContext,
-  result: fc.RunDetails<[T]>,
   reached: ReadonlyMap<string, number>,
-): void {
-  const counts = [...reached].map(([place, count]) => `${place} ${count}`).join(', ');
-  t.diagnostic(`seed ${result.seed}, ${result.numRuns} cases${counts && `; reached: ${counts}`}`);
-  if (result.failed) {
+  checkCases: (more: number) => fc.RunDetails<[T]> | Promise<fc.RunDetails<[T]>>,
+): Promise<void> {
+  const missed = () => [...reached.keys()].filter(place => reached.get(place) === 0);
+  let numCases = 0;
+  for (let more = 0; more === 0 || (more <= MOST_MORE && missed().length > 0 && env.REPLAY === undefined); more++) {
+    const result = await checkCases(more);
+    numCases += result.numRuns;
+    if (!result.failed) continue;
     const replay = `ONLY='^${name.replace(/[^\w ]/g, '.')}$' SEED=${result.seed} REPLAY=${result.counterexamplePath} npm test`;
     throw new Error(`${fc.defaultReportMessage(result)}\n\n${result.errorInstance}\n\nReplay: ${replay}`);
   }
-  const missed = [...reached].filter(([, count]) => count === 0).map(([place]) => place);
-  if (missed.length > 0 && env.REPLAY === undefined) {
-    throw new Error(`no case reached: ${missed.join(', ')} (seed ${result.seed}, ${result.numRuns} cases)`);
+  const counts = [...reached].map(([place, count]) => `${place} ${count}`).join(', ');
+  t.diagnostic(`seed ${SEED}, ${numCases} cases${counts && `; reached: ${counts}`}`);
+  if (missed().length > 0 && env.REPLAY === undefined) {
+    throw new Error(`no case reached: ${missed().join(', ')} (seed ${SEED}, ${numCases} cases)`);
   }
 }

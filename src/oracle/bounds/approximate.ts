@@ -10,8 +10,18 @@ import { floorOf, holds, type Rounding, storing } from './rounding.js';
 export interface Approximate {
   /** The reference's. */
   readonly value: Matrix;
-  /** The largest |difference| to it, Infinity where the format may overflow; of the shape of `value`. */
+  /** The largest |difference| to it; Infinity, or NaN where that met a 0, where the format may overflow. Of the shape of `value`. */
   readonly error: Float64Array;
+}
+
+/** Whether an error says anything: the format cannot overflow there. */
+export function isBound(error: number): boolean {
+  return error < Number.POSITIVE_INFINITY;
+}
+
+/** Whether an honest implementation may give `v` at this index. */
+export function admits({ value, error }: Approximate, index: number, v: number): boolean {
+  return !isBound(error[index]) || Math.abs(v - value.data[index]) <= error[index];
 }
 
 /** Numbers that are known exactly. */

@@ -1,6 +1,6 @@
 /** The balanced assignment, where an implementation does not say so but its y does. */
 import type { Floats } from '../../types.js';
-import type { Approximate } from '../bounds/approximate.js';
+import { type Approximate, isBound } from '../bounds/approximate.js';
 import type { ForwardApprox } from '../bounds/forward-approx.js';
 import { floorOf, type Rounding, storing } from '../bounds/rounding.js';
 
@@ -39,7 +39,7 @@ export function assignmentInY(
       const size = (Math.abs(w) + dw) * (Math.abs(o) + dO);
       const carried = Math.abs(w) * dO + dw * (Math.abs(o) + dO);
       const error = carried + relative * size + floorOf(rounding.compute) + storing(rounding.store, size);
-      if (!(Math.abs(y[t * cols + c] - w * o) <= error)) return false;
+      if (isBound(error) && !(Math.abs(y[t * cols + c] - w * o) <= error)) return false;
     }
     return true;
   }

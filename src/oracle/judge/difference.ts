@@ -1,6 +1,6 @@
 /** One output against the reference's, element by element. */
 
-import type { Approximate } from '../bounds/approximate.js';
+import { type Approximate, isBound } from '../bounds/approximate.js';
 import { type FloatFormat, ulpAt } from '../bounds/arithmetic.js';
 import type { Place } from '../types.js';
 import type { Observed } from './observe.js';
@@ -37,7 +37,7 @@ export function differenceOf(
     numValues++;
     const difference = Math.abs(data[i] - value.data[i]);
     if (difference === 0) continue;
-    if (!(error[i] < Number.POSITIVE_INFINITY)) {
+    if (!isBound(error[i])) {
       numUnbounded++;
       continue;
     }

@@ -2,7 +2,7 @@
 import { numColumns } from '../../selection/routers.js';
 import { isReal } from '../../selection/selection.js';
 import type { Matrix } from '../../types.js';
-import type { Approximate } from '../bounds/approximate.js';
+import { type Approximate, admits } from '../bounds/approximate.js';
 import { IN } from './choices.js';
 import { fitWeights } from './fit.js';
 import type { Judge } from './judge.js';
@@ -78,7 +78,7 @@ function bySight(y: Matrix, expected: Expected, wrong: readonly number[]): Expla
 
   function isRight(t: number, c: number, row = t): boolean {
     const at = row * cols + c;
-    return Math.abs(y.data[t * cols + c] - expected.y.value.data[at]) <= expected.y.error[at];
+    return admits(expected.y, at, y.data[t * cols + c]);
   }
 
   function isRowOf(t: number, s: number): boolean {
@@ -140,21 +140,16 @@ function byFit(judge: Judge, y: Matrix, { forward, kept, weights }: Expected, wr
   };
 }
 
-function isGivenBy({ value, error }: Approximate, y: Matrix, tokens: readonly number[]): boolean {
-  return tokens.every(t => {
-    for (let at = t * y.cols; at < (t + 1) * y.cols; at++) {
-      if (!(Math.abs(y.data[at] - value.data[at]) <= error[at])) return false;
-    }
-    return true;
-  });
+function isGivenBy(expected: Approximate, y: Matrix, tokens: readonly number[]): boolean {
+  return tokens.every(t => isRowGivenBy(expected, y, t));
 }
 
 /** Tokens of which a value is off by more than its bound, or not finite. */
-function wrongTokens(y: Matrix, { value, error }: Approximate): number[] {
-  return Array.from({ length: y.rows }, (_, t) => t).filter(t => {
-    for (let at = t * y.cols; at < (t + 1) * y.cols; at++) {
-      if (error[at] < Number.POSITIVE_INFINITY && !(Math.abs(y.data[at] - value.data[at]) <= error[at])) return true;
-    }
-    return false;
-  });
+function wrongTokens(y: Matrix, expected: Approximate): number[] {
+  return Array.from({ length: y.rows }, (_, t) => t).filter(t => !isRowGivenBy(expected, y, t));
+}
+
+function isRowGivenBy(expected: Approximate, y: Matrix, token: number): boolean {
+  for (let at = token * y.cols; at < (token + 1) * y.cols; at++) if (!admits(expected, at, y.data[at])) return false;
+  return true;
 }

@@ -1,7 +1,7 @@
 /** Which pairs were kept, where an implementation does not say so but its y does. */
 import { numColumns } from '../../selection/routers.js';
 import type { Floats } from '../../types.js';
-import type { Approximate } from '../bounds/approximate.js';
+import { type Approximate, admits } from '../bounds/approximate.js';
 import { combineApprox, type ForwardApprox } from '../bounds/forward-approx.js';
 import { EITHER, IN, OUT } from './choices.js';
 import { type Judge, usable } from './judge.js';
@@ -87,10 +87,8 @@ export function settle(
 
   function explains(token: number, flags: Uint8Array): boolean {
     const cols = judge.call.x.cols;
-    const { value, error } = combineApprox(forward.out, weights, forward.plan, flags, judge.experts, token);
-    for (let at = token * cols; at < (token + 1) * cols; at++) {
-      if (!(Math.abs(y![at] - value.data[at]) <= error[at])) return false;
-    }
+    const sum = combineApprox(forward.out, weights, forward.plan, flags, judge.experts, token);
+    for (let at = token * cols; at < (token + 1) * cols; at++) if (!admits(sum, at, y![at])) return false;
     return true;
   }
 
