@@ -8,4 +8,5 @@ export {
 } from './product';
 export { quantize_i7 } from './quantize';
 export { route_f32 } from './router';
+export { place_f32, select_f32 } from './select';
 export { softmax_f32 } from './softmax';

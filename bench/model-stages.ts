@@ -1,12 +1,13 @@
 /**
  * Where does the time of a read go, on one thread? And do the XMoE layers turn fewer FLOPs into less time: theirs at the
- * threshold of the file over theirs with every expert, over the same in FLOPs? Each kernel call is timed, and what lies
- * between two of them is JS. The reads are those of model.ts, and the rows of the layers are the model's own.
+ * threshold of the file over theirs with every expert, over the same in FLOPs? For the first each kernel call is timed, and
+ * what lies between two of them is JS; for the second, which that would slow down, only those around the layers. The reads
+ * are those of model.ts, and the rows of the layers are the model's own.
  */
 import type { ReadOptions, Stream } from 'xmoe/runtime';
 import { quantile, type Row } from './measure.js';
 import { watchMachine } from './quiet.js';
-import { ALL, LAYERS, type Stages, stagesOf } from './read-stages.js';
+import { ALL, AROUND_LAYERS, LAYERS, type Stages, stagesOf } from './read-stages.js';
 import { recordKernelCalls } from './record.js';
 import { emit, figures, note, table } from './report.js';
 import { targetTable } from './targets.js';
@@ -16,7 +17,8 @@ import { shippedModel, textOf } from './texts.js';
 const record = recordKernelCalls();
 const { openVariant, variants } = await import('./readers/runtime.js');
 
-/** The layers with every expert; and the ratio that is asked for. */
+/** The layers with little recorded, so that this takes no time; and the ratio that is asked for. */
+const CHOSEN_EXPERTS = 'XMoE layers, recorded as a whole';
 const EVERY_EXPERT = 'XMoE layers with every expert';
 const RATIO = 'XMoE layers, time over FLOPs against every expert';
 
@@ -62,10 +64,16 @@ const noise = watchMachine();
 const rows: Row[] = [];
 for (const { name, options } of variants) {
   try {
-    const runtime = await openVariant(path, { ...options, threads: 1 });
-    const stream = runtime.stream();
-    for (const kind of kinds) rows.push(...(await rowsOf(name, kind, stream)));
-    runtime.dispose();
+    record.only(/^/);
+    const inStages = await openVariant(path, { ...options, threads: 1 });
+    record.only(AROUND_LAYERS);
+    const inAll = await openVariant(path, { ...options, threads: 1 });
+    for (const kind of kinds) {
+      const shape = `${kind.name}, ${name}`;
+      rows.push(...(await stageRows(shape, kind, inStages.stream())));
+      rows.push(...(await layerRows(shape, kind, inAll.stream())));
+    }
+    for (const runtime of [inStages, inAll]) runtime.dispose();
   } catch (error) {
     note(`${name} left out: ${(error as Error).message}`);
   }
@@ -77,31 +85,50 @@ emit(
   () => targetTable({ stages: rows }),
 );
 
-/** At the threshold and with every expert in turns; the stages are those at the threshold. */
-async function rowsOf(name: string, kind: Kind, stream: Stream): Promise<Row[]> {
-  const [chosen, every]: [Recorded[][], Recorded[][]] = [[], []];
-  for (let i = 0; i < TURNS.unmeasured + TURNS.measured; i++) {
-    const turn = [await kind.take(stream, {}), await kind.take(stream, { threshold: 'dense' })];
-    if (i < TURNS.unmeasured) continue;
-    chosen.push(turn[0]);
-    every.push(turn[1]);
-  }
-  const whole = sumOfQuantiles(chosen, ALL, 0.5);
-  const rowOf = (contender: string, turns: readonly Recorded[][], stage: string): Row => {
-    const [low, medianMs, high] = [0.25, 0.5, 0.75].map(share => sumOfQuantiles(turns, stage, share));
-    const common = { shape: `${kind.name}, ${name}`, contender, threads: 1, node: process.version };
-    return { ...common, medianMs, spread: [low, high], timesOurs: medianMs / whole };
-  };
-  const flopsOf = ([reads]: readonly Recorded[][]) => reads.reduce((sum, { moeFlops }) => sum + moeFlops, 0);
+/** Where the time goes at the threshold. */
+async function stageRows(shape: string, kind: Kind, stream: Stream): Promise<Row[]> {
+  const [chosen] = await turnsOf(kind, stream, [{}]);
   const stages = new Set(chosen.flatMap(reads => reads.flatMap(({ stages }) => [...stages.keys()])));
-  const [ofChosen, ofEvery] = [rowOf(LAYERS, chosen, LAYERS), rowOf(EVERY_EXPERT, every, LAYERS)];
-  const inTime = ofChosen.medianMs / ofEvery.medianMs;
-  return [
-    ...Array.from(stages, stage => rowOf(stage, chosen, stage)),
-    ofEvery,
-    // Its "times ours" is what is asked for.
-    { ...ofChosen, contender: RATIO, timesOurs: inTime / (flopsOf(chosen) / flopsOf(every)) },
+  const whole = sumOfQuantiles(chosen, ALL, 0.5);
+  return Array.from(stages, stage => rowOf(shape, stage, chosen, stage, whole));
+}
+
+/** The XMoE layers at the threshold and with every expert, in turns. */
+async function layerRows(shape: string, kind: Kind, stream: Stream): Promise<Row[]> {
+  const [chosen, every] = await turnsOf(kind, stream, [{}, { threshold: 'dense' }]);
+  const [inTime, inFlops] = [
+    sumOfQuantiles(chosen, LAYERS, 0.5) / sumOfQuantiles(every, LAYERS, 0.5),
+    flopsOf(chosen) / flopsOf(every),
   ];
+  const whole = sumOfQuantiles(chosen, ALL, 0.5);
+  return [
+    rowOf(shape, CHOSEN_EXPERTS, chosen, LAYERS, whole),
+    rowOf(shape, EVERY_EXPERT, every, LAYERS, whole),
+    // Its "times ours" is what is asked for.
+    { ...rowOf(shape, RATIO, chosen, LAYERS, whole), timesOurs: inTime / inFlops },
+  ];
+}
+
+/** Of each of these options the measured turns. */
+async function turnsOf(kind: Kind, stream: Stream, options: readonly ReadOptions[]): Promise<Recorded[][][]> {
+  const turns: Recorded[][][] = options.map(() => []);
+  for (let i = 0; i < TURNS.unmeasured + TURNS.measured; i++) {
+    for (const [which, own] of options.entries()) {
+      const turn = await kind.take(stream, own);
+      if (i >= TURNS.unmeasured) turns[which].push(turn);
+    }
+  }
+  return turns;
+}
+
+function rowOf(shape: string, contender: string, turns: readonly Recorded[][], stage: string, whole: number): Row {
+  const [low, medianMs, high] = [0.25, 0.5, 0.75].map(share => sumOfQuantiles(turns, stage, share));
+  const spread: [number, number] = [low, high];
+  return { shape, contender, threads: 1, node: process.version, medianMs, spread, timesOurs: medianMs / whole };
+}
+
+function flopsOf([reads]: readonly Recorded[][]): number {
+  return reads.reduce((sum, { moeFlops }) => sum + moeFlops, 0);
 }
 
 /** The sum over the reads of a turn of what a stage took in each, at this share of the way through all turns. */

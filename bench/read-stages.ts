@@ -39,10 +39,16 @@ function partsOf(kernels: readonly KernelCall[]): string[] {
 
 function stageOf(kernel: KernelCall, part: string): string {
   if (isNorm(kernel)) return 'norms';
-  if (part === LAYERS) return /^(route|softmax)/.test(kernel.name) ? 'XMoE: router' : 'XMoE: experts';
+  if (part === LAYERS) {
+    if (/^(route|softmax)/.test(kernel.name)) return 'XMoE: router';
+    return /^(select|place)/.test(kernel.name) ? 'XMoE: decisions' : 'XMoE: experts';
+  }
   if (part !== 'attention') return part;
   return /^(attend|store_heads)/.test(kernel.name) ? 'attention: cache, scores, values' : 'attention: products';
 }
+
+/** Enough to tell how long the XMoE layers take, all in all: what they begin after, with and end with. */
+export const AROUND_LAYERS = /^(add_norm|route|combine)/;
 
 function isNorm({ name }: KernelCall): boolean {
   return /^add_norm/.test(name);

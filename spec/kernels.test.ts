@@ -86,7 +86,7 @@ for (const target of targets) {
   test(`${target}: the module exports its kernels alone`, () => {
     const products = formats.flatMap(format => widths.map(width => `product_${format}_${width}`));
     const model = ['add_norm', 'attend', 'store_heads'];
-    const layer = ['activate', 'combine', 'multiply', 'route', 'sigmoid', 'softmax'];
+    const layer = ['activate', 'combine', 'multiply', 'place', 'route', 'select', 'sigmoid', 'softmax'];
     const others = [...layer, ...model].map(name => `${name}_f32`);
     assert.deepEqual(Object.keys(kernels).sort(), [...products, ...others, 'quantize_i7'].sort());
   });

@@ -66,6 +66,15 @@ export function run(kernel: () => void, out: Region, initial?: Float32Array, scr
   return written;
 }
 
+/** Nothing but these arrays was written since `lay`. They are poison afterwards. */
+export function assertWithinAll(regions: Readonly<Record<string, Region>>): void {
+  for (const region of Object.values(regions)) poison(region);
+  assert.ok(
+    words.every(word => word === POISON),
+    'a kernel wrote outside its outputs',
+  );
+}
+
 function poison({ ptr, floats }: Region): void {
   words.fill(POISON, ptr / 4, ptr / 4 + floats.length);
 }

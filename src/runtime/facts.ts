@@ -4,10 +4,30 @@ import { row } from '../matrix.js';
 import { VOCAB_SIZE } from '../model/config.js';
 import { costOfPairs } from '../statistics.js';
 import type { Config, DispatchPlan, Matrix } from '../types.js';
+import type { Memory } from '../wasm/memory.js';
+import type { Choices } from './batch.js';
 import type { PackedModel } from './packed-model.js';
 import type { RoutedToken, TokenCost } from './types.js';
 
-/** How each token of a call was routed. */
+/** How each token was routed for which `select_f32` chose. */
+export function chosenTokens(memory: Memory, choices: Choices, numTokens: number): RoutedToken[] {
+  const offsets = memory.words(choices.tokenOffsets, numTokens + 1);
+  const expertIndex = memory.words(choices.expertIndex, offsets[numTokens]);
+  const expertProbs = memory.floats(choices.expertProbs, offsets[numTokens]);
+  const margins = memory.doubles(choices.margins, numTokens);
+  const routed: RoutedToken[] = [];
+  for (let t = 0; t < numTokens; t++) {
+    const [experts, probs]: [number[], number[]] = [[], []];
+    for (let pair = offsets[t]; pair < offsets[t + 1]; pair++) {
+      experts.push(expertIndex[pair]);
+      probs.push(expertProbs[pair]);
+    }
+    routed.push({ experts, probs, margin: margins[t] });
+  }
+  return routed;
+}
+
+/** How each token of a plan was routed. */
 export function routedTokens(probs: Matrix, { selection, kept }: DispatchPlan, config: Config): RoutedToken[] {
   const { numTokens, tokenOffsets, expertIndex } = selection;
   const routed: RoutedToken[] = [];

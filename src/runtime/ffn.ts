@@ -1,20 +1,19 @@
 /** The FFN of a layer for a batch: dense, or of experts. */
 
 import type { Config } from '../types.js';
-import { checkRouting } from '../validate.js';
 import type { Step } from '../wasm/drive.js';
-import { addAlone, addRows, giveRows, newSums, runRows } from '../wasm/expert-rows.js';
+import { addAlone, addRows, runRows } from '../wasm/expert-rows.js';
 import type { Open } from '../wasm/held.js';
-import { routeLoop } from '../wasm/layer-loops.js';
-import { type BusyExpert, busyExperts, dispatch } from '../wasm/open-layer.js';
+import type { RouterRows } from '../wasm/layer-loops.js';
+import type { BusyExpert } from '../wasm/open-layer.js';
 import { type FfnMemory, ffnCalls, ffnScratchBytes, rowsFrom, TASK_ROWS } from '../wasm/products.js';
 import { cut, type Loop, split, type Task } from '../wasm/tasks.js';
 import { each } from '../wasm/workspace.js';
-import { type Batch, over } from './batch.js';
+import { type Batch, type Choices, over } from './batch.js';
 import type { Ending } from './ending.js';
 import type { Experts } from './experts.js';
-import { routedTokens } from './facts.js';
 import type { PackedDense, PackedModel, PackedMoe } from './packed-model.js';
+import { placeRows } from './routing.js';
 import type { RoutedToken } from './types.js';
 
 /** A dense FFN of the normed rows, by rows. */
@@ -44,30 +43,30 @@ export interface RoutedCall {
   readonly ending: Ending;
 }
 
-/** The experts that the normed rows choose, added up in the batch's y: in groups, as many as can be in memory. */
+/**
+ * The experts that the normed rows choose, added up in the batch's y: in groups, as many as can be in memory.
+ *
+ * @param router of this layer, whose loop is done
+ * @returns what was decided on each byte: asked for before the call's memory is used again
+ */
 export function* moeSteps(
   model: Open<PackedModel>,
   ffn: PackedMoe,
   batch: Batch,
+  router: RouterRows,
+  choices: Choices,
   { config, experts, ending }: RoutedCall,
-  numThreads: number,
-): Generator<Step, RoutedToken[], void> {
+): Generator<Step, () => RoutedToken[], void> {
   const { memory } = model;
   const layer = over(model, ffn);
-  const routing = yield* routeLoop(layer, batch.normed, batch.numRows);
-  checkRouting(routing);
-  const probs = { ...routing.probs, data: routing.probs.data.slice() }; // deciding may take memory, which then moves
-  const plan = dispatch(layer, routing, {}, config);
-  const routed = routedTokens(probs, plan, config);
-  const xList = yield* giveRows(layer, batch.normed, plan);
-  const sums = newSums(layer, ffn.dModel, plan, batch.y);
+  const { busy, xList, sums, tokens } = placeRows(layer, router, batch, choices, config);
   const groupStart = memory.end;
-  for (const group of inGroups(busyExperts(plan, ffn), experts.most)) {
+  for (const group of inGroups(busy, experts.most)) {
     const indices = group.map(({ index }) => index);
     const coming = experts.bring(model, ffn, indices, ending);
     if (coming) yield coming;
     memory.release(groupStart);
-    if (numThreads === 1) yield* addAlone(layer, xList, group, sums, config);
+    if (batch.experts) yield* addAlone(layer, xList, group, batch.experts, sums, config);
     else {
       const last = group[group.length - 1];
       const range = { first: group[0].first, end: last.first + last.numGiven };
@@ -75,10 +74,10 @@ export function* moeSteps(
       yield* addRows(sums, out.list, range);
     }
   }
-  return routed;
+  return tokens;
 }
 
-function inGroups(busy: readonly BusyExpert[], most: number): readonly BusyExpert[][] {
-  if (busy.length <= most) return busy.length > 0 ? [[...busy]] : [];
+function inGroups(busy: readonly BusyExpert[], most: number): (readonly BusyExpert[])[] {
+  if (busy.length <= most) return busy.length > 0 ? [busy] : [];
   return cut(busy.length, most).map(([first, count]) => busy.slice(first, first + count));
 }

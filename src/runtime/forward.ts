@@ -4,11 +4,12 @@ import { VOCAB_SIZE } from '../model/config.js';
 import type { Matrix } from '../types.js';
 import type { Step } from '../wasm/drive.js';
 import type { Computation, Open } from '../wasm/held.js';
+import { routerRows } from '../wasm/layer-loops.js';
 import { TASK_ROWS } from '../wasm/products.js';
 import { cut, inSequence, type Loop, split, type Task } from '../wasm/tasks.js';
 import { newRows, part } from '../wasm/workspace.js';
 import { attentionLoops } from './attention.js';
-import { type Batch, newBatch, normCalls } from './batch.js';
+import { type Batch, newBatch, normCalls, over } from './batch.js';
 import { denseLoop, moeSteps, type RoutedCall } from './ffn.js';
 import type { PackedModel } from './packed-model.js';
 import { productLoop } from './products.js';
@@ -48,7 +49,7 @@ export function readSteps(call: ReadCall): Computation<PackedModel, ReadResult, 
     const routed: RoutedToken[][] = model.packed.config.moeLayers.map(() => []);
     for (const [first, count] of cut(ids.length, most)) {
       model.memory.begin();
-      const batch = newBatch(model, count);
+      const batch = newBatch(model, count, numThreads);
       embed(model, ids.subarray(first, first + count), start + first, batch);
       const numUnwanted = Math.min(count, Math.max(0, firstWithLogits - first));
       const into = logits.subarray(Math.max(0, first - firstWithLogits) * VOCAB_SIZE);
@@ -94,7 +95,7 @@ function* forwardBatch(
 ): Generator<Step, RoutedToken[][], void> {
   const { memory, packed } = model;
   const { numRows } = batch;
-  const routed: RoutedToken[][] = [];
+  const tokens: (() => RoutedToken[])[] = [];
   const layerStart = memory.end;
   const normLoop = (normPtr: number, firstRow = 0): Loop => {
     const tasks = cut(numRows - firstRow, TASK_ROWS).map(([first, count]): Task => {
@@ -113,13 +114,17 @@ function* forwardBatch(
       yield* inSequence(loops, numThreads);
       batch.pending = batch.dense!.out;
     } else {
+      const router = routerRows(over(model, ffn), batch.normed, numRows);
+      loops.push(router.loop);
       yield* inSequence(loops, numThreads);
-      routed.push(yield* moeSteps(model, ffn, batch, call, numThreads));
+      const choices = batch.choices[tokens.length];
+      tokens.push(yield* moeSteps(model, ffn, batch, router, choices, call));
       batch.pending = batch.y;
     }
   }
   memory.release(layerStart);
   const numWanted = numRows - numUnwanted;
+  const routed = tokens.map(ofLayer => ofLayer());
   if (numWanted === 0) return routed;
   const out = newRows(model, numWanted, VOCAB_SIZE); // whole panels
   const from = part(batch.normedCodes, numUnwanted);

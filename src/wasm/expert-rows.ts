@@ -1,5 +1,4 @@
 /** The rows of a call's experts: given from x, run by some experts after others, and added into y. */
-import { largestMagnitude } from '../matrix.js';
 import type { Config, DispatchPlan } from '../types.js';
 import type { BusyExpert, OpenLayer } from './open-layer.js';
 import { encodeLoop, type FfnMemory, ffnCalls, ffnMemory, ffnScratchBytes, rowsFrom, TASK_ROWS } from './products.js';
@@ -36,16 +35,16 @@ export function newSums(space: Workspace, dModel: number, plan: DispatchPlan, gi
   return { y, dModel, targets, weightsPtr: put(space, { rows: tokenIndex.length, cols: 1, data: combineWeight }) };
 }
 
-/** On one thread: expert by expert, whose rows stay in its caches, each over those of the one before. */
+/** On one thread: expert by expert, whose rows stay in its caches, each over those of the one before, in `rows`. */
 export function* addAlone(
   layer: OpenLayer,
   xList: number,
   busy: readonly BusyExpert[],
+  rows: FfnMemory,
   sums: Sums,
   config: Config,
 ): Generator<Loop, void, void> {
   const { memory, packed } = layer;
-  const rows = ffnMemory(layer, largestMagnitude(busy.map(({ numGiven }) => numGiven)));
   const scratchPtr = memory.allocate(ffnScratchBytes(packed));
   for (const { index, first, numGiven } of busy) {
     yield [

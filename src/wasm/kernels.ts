@@ -59,6 +59,10 @@ export interface Kernels extends Readonly<Record<ProductName, Product>> {
   softmax_f32(logitsPtr: number, probsPtr: number, numTokens: number, numExperts: number): void;
   sigmoid_f32(logitsPtr: number, outPtr: number, n: number): void;
   // biome-ignore format: a line a kernel
+  select_f32(probsPtr: number, numTokens: number, numExperts: number, threshold: number, tokenOffsets: number, expertIndex: number, expertProbs: number, margins: number, rowPtr: number): void;
+  // biome-ignore format: a line a kernel
+  place_f32(tokenOffsets: number, expertIndex: number, pairWeights: number, numTokens: number, numExperts: number, xPtr: number, xBytes: number, yPtr: number, yBytes: number, expertOffsets: number, xRows: number, yRows: number, weights: number): void;
+  // biome-ignore format: a line a kernel
   add_norm_f32(xPtr: number, xStride: number, addPtr: number, addStride: number, normPtr: number, outPtr: number, outStride: number, numRows: number, d: number): void;
   // biome-ignore format: a line a kernel
   store_heads_f32(kPtr: number, vPtr: number, stride: number, keysPtr: number, valuesPtr: number, contextLength: number, start: number, numRows: number, headWidth: number, firstHead: number, lastHead: number): void;

@@ -5,7 +5,7 @@ import { checkRouting } from '../validate.js';
 import { addAlone, giveRows, newSums } from './expert-rows.js';
 import { beginWith, routeLoop } from './layer-loops.js';
 import { busyExperts, dispatch, type LayerResult, type OpenLayer } from './open-layer.js';
-import { reserve } from './products.js';
+import { ffnMemory, reserve } from './products.js';
 import type { Loop } from './tasks.js';
 import { take } from './workspace.js';
 
@@ -20,10 +20,11 @@ export function* layerAlone(
   const routing = yield* routeLoop(layer, given, x.rows);
   checkRouting(routing);
   const plan = dispatch(layer, routing, inputs, config);
-  const busy = busyExperts(plan, layer.packed);
-  reserve(layer, plan, largestMagnitude(busy.map(({ numGiven }) => numGiven)));
+  const busy = busyExperts(plan.expertOffsets, layer.packed);
+  const numAtOnce = largestMagnitude(busy.map(({ numGiven }) => numGiven));
+  reserve(layer, plan, numAtOnce);
   const xList = yield* giveRows(layer, given, plan);
   const sums = newSums(layer, x.cols, plan);
-  yield* addAlone(layer, xList, busy, sums, config);
+  yield* addAlone(layer, xList, busy, ffnMemory(layer, numAtOnce), sums, config);
   return { y: take(layer, sums.y.ptr, x.rows, x.cols, sums.y.stride), plan };
 }

@@ -27,7 +27,7 @@ export function* layerLoops(
   const routing = yield* routeLoop(layer, given, x.rows);
   checkRouting(routing);
   const plan = dispatch(layer, routing, inputs, config);
-  const busy = busyExperts(plan, layer.packed);
+  const busy = busyExperts(plan.expertOffsets, layer.packed);
   const range = { first: numSkipped(plan, layer.packed), end: plan.tokenIndex.length };
   reserve(layer, plan, range.end - range.first, piecesOf(busy).length);
   const xList = yield* giveRows(layer, given, plan);
@@ -46,8 +46,25 @@ export function beginWith(layer: OpenLayer, x: Matrix): Rows {
   return { ptr: put(layer, x), stride: x.cols };
 }
 
-/** Logits and probabilities, by tokens: views of memory, good until something is allocated. */
+/** Logits and probabilities: views of memory, good until something is allocated. */
 export function* routeLoop(layer: OpenLayer, x: Rows, numTokens: number): Generator<Loop, Routing, void> {
+  const { memory, packed } = layer;
+  const { logits, probs, loop } = routerRows(layer, x, numTokens);
+  yield loop;
+  const { numLogits } = packed;
+  const view = (ptr: number) => ({ rows: numTokens, cols: numLogits, data: memory.floats(ptr, numTokens * numLogits) });
+  return { logits: view(logits), probs: view(probs) };
+}
+
+/** Where logits and probabilities will be, [T, E], once the loop is done. */
+export interface RouterRows {
+  readonly logits: number;
+  readonly probs: number;
+  readonly loop: Loop;
+}
+
+/** By tokens. */
+export function routerRows(layer: OpenLayer, x: Rows, numTokens: number): RouterRows {
   const { memory, packed } = layer;
   const { dModel, numLogits, routerPtr } = packed;
   const [logitsPtr, probsPtr] = [1, 2].map(() => memory.allocate(4 * numTokens * numLogits));
@@ -61,9 +78,7 @@ export function* routeLoop(layer: OpenLayer, x: Rows, numTokens: number): Genera
       ['softmax_f32', logits, probs, count, numLogits],
     ];
   });
-  yield split(tasks, numTokens * numLogits * dModel);
-  const view = (ptr: number) => ({ rows: numTokens, cols: numLogits, data: memory.floats(ptr, numTokens * numLogits) });
-  return { logits: view(logitsPtr), probs: view(probsPtr) };
+  return { logits: logitsPtr, probs: probsPtr, loop: split(tasks, numTokens * numLogits * dModel) };
 }
 
 /** Bytes that `route_f32` needs beside its arguments. */

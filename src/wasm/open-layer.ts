@@ -56,8 +56,8 @@ export function numSkipped({ expertOffsets, selection }: DispatchPlan, { experts
 }
 
 /** The real experts that have rows, in order. */
-export function busyExperts({ expertOffsets, selection }: DispatchPlan, { experts }: PackedWeights): BusyExpert[] {
-  const numSkip = selection.numExperts - experts.length;
+export function busyExperts(expertOffsets: ArrayLike<number>, { experts }: PackedWeights): BusyExpert[] {
+  const numSkip = expertOffsets.length - 1 - experts.length;
   const busy: BusyExpert[] = [];
   for (let index = 0; index < experts.length; index++) {
     const first = expertOffsets[index + numSkip];

@@ -19,7 +19,7 @@ export function runExperts(x: Matrix, plan: DispatchPlan, config: Config): Layer
     const { dModel, dFf } = layer.packed;
     const given = beginWith(layer, x);
     const numRows = plan.tokenIndex.length;
-    const busy = busyExperts(plan, layer.packed);
+    const busy = busyExperts(plan.expertOffsets, layer.packed);
     reserve(layer, plan, numRows, piecesOf(busy).length);
     const xList = yield* giveRows(layer, given, plan);
     const { hidden, out } = yield* runRows(layer, xList, busy, { first: 0, end: numRows }, config);
