@@ -5,22 +5,24 @@ import { highHalf } from './vector';
  *
  * Rule    D1-D3, M1: decision for decision those of the reference on the same p, masses summed in float64
  * Shapes  probs [numTokens, numExperts], dense -> tokenOffsets u32 [T + 1]; expertIndex u32 and expertProbs float32 of each
- *         pair, one to E for a token; margins float64 [T], the least |mass before a rank - threshold| of each token
- * Units   byte addresses, any multiple of 4 (margins: of 8). rowPtr: room for E floats and four more. A threshold over 1
- *         is out of reach: every expert
+ *         pair, one to E for a token; margins float64 [T], the least |mass before a rank - threshold| of each token. Returns
+ *         how many pairs there are
+ * Units   byte addresses, any multiple of 4. mask: a byte for each token, 0 for padding, which chooses none; or 0, no mask.
+ *         rowPtr: room for E floats and four more. A threshold over 1 is out of reach: every expert
  * Ties    equal probabilities: the lower expert index first
  */
 export function select_f32(
-  probsPtr: usize, numTokens: i32, numExperts: i32, threshold: f64, tokenOffsets: usize, expertIndex: usize,
-  expertProbs: usize, margins: usize, rowPtr: usize,
-): void {
+  probsPtr: usize, maskPtr: usize, numTokens: i32, numExperts: i32, threshold: f64,
+  tokenOffsets: usize, expertIndex: usize, expertProbs: usize, margins: usize, rowPtr: usize,
+): u32 {
   const rowBytes = <usize>numExperts << 2;
   let numPairs: u32 = 0;
   store<u32>(tokenOffsets, 0);
   for (; numTokens > 0; numTokens--, probsPtr += rowBytes, tokenOffsets += 4, margins += 8) {
-    copyRow(probsPtr, rowPtr, rowBytes);
     let mass: f64 = 0, margin: f64 = Infinity, rank = 0;
-    do {
+    const isReal = maskPtr == 0 || load<u8>(maskPtr++) == 1;
+    if (isReal) copyRow(probsPtr, rowPtr, rowBytes);
+    while (isReal && (rank == 0 || (rank < numExperts && (mass < threshold || threshold > 1)))) {
       const at = best(rowPtr, rowBytes), p = load<f32>(at);
       store<u32>(expertIndex, <u32>(at - rowPtr) >> 2);
       store<f32>(expertProbs, p);
@@ -29,11 +31,12 @@ export function select_f32(
       expertProbs += 4;
       mass += <f64>p;
       if (++rank < numExperts) margin = min(margin, abs(mass - threshold));
-    } while (rank < numExperts && (mass < threshold || threshold > 1));
+    }
     numPairs += rank;
     store<u32>(tokenOffsets, numPairs, 4);
     store<f64>(margins, margin);
   }
+  return numPairs;
 }
 
 /** A row, and then what is no probability, up to a whole vector. */

@@ -53,6 +53,7 @@ function stagesOf({ kernels, start, end }: Recording): Map<string, number> {
 function stageOf({ name }: KernelCall, kernels: readonly KernelCall[], i: number): string {
   if (/^route/.test(name)) return 'routing';
   if (/^softmax/.test(name)) return 'softmax';
+  if (/^(select|place)/.test(name)) return 'dispatch';
   if (/^combine/.test(name)) return 'combine';
   if (/^activate/.test(name)) return 'activation';
   if (/^quantize/.test(name)) return 'rows to integers';
@@ -65,7 +66,7 @@ function stageBetween(before: string | undefined, after: string): string {
   if (before === undefined) return 'checks, copy in';
   const ofRouter = ['routing', 'softmax'];
   if (ofRouter.includes(after)) return after;
-  return ofRouter.includes(before) ? 'dispatch' : 'between kernels';
+  return [...ofRouter, 'dispatch'].includes(before) ? 'dispatch' : 'between kernels';
 }
 
 function rowsOf(name: string, calls: readonly Map<string, number>[]): Row[] {

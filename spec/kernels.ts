@@ -29,7 +29,7 @@ export interface Kernels extends Readonly<Record<`product_${Format}_${Width}`, K
   readonly route_f32: Kernel<8>;
   readonly softmax_f32: Kernel<4>;
   readonly sigmoid_f32: Kernel<3>;
-  readonly select_f32: Kernel<9>;
+  readonly select_f32: Kernel<10>;
   readonly place_f32: Kernel<13>;
   readonly add_norm_f32: Kernel<9>;
   readonly store_heads_f32: Kernel<11>;

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { type Config, marginsOf, type Routing, reference } from 'xmoe';
 import { loadKernels, NO_RELAXED, targets } from './kernels.js';
-import { assertWithinAll, lay, memory, type Region } from './poison.js';
+import { assertWithinAll, lay, memory, putBytes, type Region } from './poison.js';
 import { property } from './property.js';
 
 interface Drawn {
@@ -12,6 +12,7 @@ interface Drawn {
   readonly numExperts: number;
   readonly probs: Float32Array;
   readonly threshold: number;
+  readonly mask: Uint8Array | undefined;
   readonly gap: number;
   readonly last: number;
 }
@@ -29,12 +30,14 @@ const drawn: fc.Arbitrary<Drawn> = fc
       fc.constantFrom(-1, 0, 0.25, 0.5, 0.75, 1, 1 + 2 ** -40, 2, Number.POSITIVE_INFINITY),
       fc.double({ min: 0, max: 1, noNaN: true }),
     ),
+    isMasked: fc.boolean(),
     seed: fc.integer({ min: 1, max: 2 ** 31 - 1 }),
     gap: fc.constantFrom(0, 4, 8),
-    last: fc.integer({ min: 0, max: 9 }),
+    last: fc.integer({ min: 0, max: 10 }),
   })
-  .map(({ numTokens, numExperts, kind, seed, ...more }) => ({
+  .map(({ numTokens, numExperts, kind, isMasked, seed, ...more }) => ({
     ...{ numTokens, numExperts, ...more },
+    mask: isMasked ? Uint8Array.from({ length: numTokens }, (_, t) => (seed >> t) & 1) : undefined,
     probs: Float32Array.from({ length: numTokens * numExperts }, (_, i) => probability(kind, numExperts, seed + i)),
   }));
 
@@ -60,7 +63,7 @@ for (const target of targets) {
   property(
     `D2 ${target}: select_f32 and place_f32 decide as the reference, and tell who is given which rows`,
     drawn,
-    ({ numTokens: n, numExperts, probs, threshold, gap, last }, reach) => {
+    ({ numTokens: n, numExperts, probs, threshold, mask, gap, last }, reach) => {
       const most = n * numExperts;
       const sizes = {
         ...{
@@ -71,12 +74,19 @@ for (const target of targets) {
           margins: 2 * n,
           row: numExperts + 4,
         },
+        ...{ mask: Math.ceil(n / 4) },
         ...{ expertOffsets: numExperts + 1, xRows: most, yRows: most, weights: most },
       };
       const at = lay(sizes, gap, last);
       at.probs.floats.set(probs);
       const chosen = [at.tokenOffsets.ptr, at.expertIndex.ptr, at.expertProbs.ptr] as const;
-      kernels.select_f32(at.probs.ptr, n, numExperts, threshold, ...chosen, at.margins.ptr, at.row.ptr);
+      const maskPtr = mask ? at.mask.ptr : 0;
+      if (mask)
+        putBytes(
+          at.mask,
+          Uint8Array.from({ length: 4 * at.mask.floats.length }, (_, i) => mask[i] ?? 0),
+        );
+      kernels.select_f32(at.probs.ptr, maskPtr, n, numExperts, threshold, ...chosen, at.margins.ptr, at.row.ptr);
       const [x, y] = [
         [4000, 12],
         [8000, 20],
@@ -89,7 +99,8 @@ for (const target of targets) {
       const isDense = threshold === Number.POSITIVE_INFINITY;
       const common = { numExperts, capacityFactor: null, activation: 'relu' } as const;
       const config: Config = isDense ? { router: 'dense', ...common } : { router: 'threshold', threshold, ...common };
-      const plan = reference.dispatch(routing, {}, config);
+      const inputs = mask ? { tokenMask: mask } : {};
+      const plan = reference.dispatch(routing, inputs, config);
       const { selection, expertOffsets, tokenIndex, combineWeight } = plan;
       const { tokenOffsets, expertIndex } = selection;
       const numPairs = expertIndex.length;
@@ -102,7 +113,7 @@ for (const target of targets) {
       assert.deepEqual([...words(at.yRows).subarray(0, numPairs)], addresses(...y));
 
       const margins = Array<number>(n).fill(Number.POSITIVE_INFINITY);
-      for (const margin of marginsOf(routing, plan, config)) {
+      for (const margin of marginsOf(routing, plan, config, inputs)) {
         if (margin.kind === 'threshold') margins[margin.token] = Math.min(margins[margin.token], margin.value);
       }
       assert.deepEqual(doubles(at.margins), margins);
@@ -110,7 +121,8 @@ for (const target of targets) {
       if (numPairs > n) reach('several experts');
       if (margins.includes(0)) reach('a mass on the threshold');
       if (isDense) reach('dense');
+      if (mask?.includes(0)) reach('padding');
     },
-    ['several experts', 'a mass on the threshold', 'dense'],
+    ['several experts', 'a mass on the threshold', 'dense', 'padding'],
   );
 }

@@ -3,9 +3,10 @@
 import type { Open } from '../wasm/held.js';
 import type { FfnShape } from '../wasm/packed-weights.js';
 import { padded } from '../wasm/panels.js';
+import { type Choices, newChoices } from '../wasm/place.js';
 import { encode, encodedRows, type FfnMemory, ffnMemory } from '../wasm/products.js';
 import type { Call } from '../wasm/tasks.js';
-import { from, type ListedRows, newRows, type Rows, type Workspace } from '../wasm/workspace.js';
+import { from, type ListedRows, newRows, type Rows } from '../wasm/workspace.js';
 import type { PackedModel } from './packed-model.js';
 
 export interface Batch {
@@ -31,14 +32,6 @@ export interface Batch {
   readonly choices: readonly Choices[];
 }
 
-/** Where `select_f32` writes what each byte chose: addresses. */
-export interface Choices {
-  readonly tokenOffsets: number;
-  readonly expertIndex: number;
-  readonly expertProbs: number;
-  readonly margins: number;
-}
-
 export function newBatch(model: Open<PackedModel>, numRows: number, numThreads: number): Batch {
   const { config, set, layers } = model.packed;
   const { dModel } = config;
@@ -61,16 +54,6 @@ export function newBatch(model: Open<PackedModel>, numRows: number, numThreads: 
     y: newRows(model, numRows, dModel),
     experts: numThreads === 1 && moe.length > 0 ? ffnMemory({ ...model, packed: moe[0] }, numRows) : undefined,
     choices: moe.map(({ numLogits }) => newChoices(model, numRows, numLogits)),
-  };
-}
-
-function newChoices({ memory }: Workspace, numTokens: number, numLogits: number): Choices {
-  const numPairs = numTokens * numLogits;
-  return {
-    tokenOffsets: memory.allocate(4 * (numTokens + 1)),
-    expertIndex: memory.allocate(4 * numPairs),
-    expertProbs: memory.allocate(4 * numPairs),
-    margins: memory.allocate(8 * numTokens),
   };
 }
 

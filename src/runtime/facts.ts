@@ -5,7 +5,7 @@ import { VOCAB_SIZE } from '../model/config.js';
 import { costOfPairs } from '../statistics.js';
 import type { Config, DispatchPlan, Matrix } from '../types.js';
 import type { Memory } from '../wasm/memory.js';
-import type { Choices } from './batch.js';
+import type { Choices } from '../wasm/place.js';
 import type { PackedModel } from './packed-model.js';
 import type { RoutedToken, TokenCost } from './types.js';
 

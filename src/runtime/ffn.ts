@@ -4,16 +4,17 @@ import type { Config } from '../types.js';
 import type { Step } from '../wasm/drive.js';
 import { addAlone, addRows, runRows } from '../wasm/expert-rows.js';
 import type { Open } from '../wasm/held.js';
-import type { RouterRows } from '../wasm/layer-loops.js';
 import type { BusyExpert } from '../wasm/open-layer.js';
+import { type Choices, place } from '../wasm/place.js';
 import { type FfnMemory, ffnCalls, ffnScratchBytes, rowsFrom, TASK_ROWS } from '../wasm/products.js';
+import { type RouterRows, routingIn } from '../wasm/router-rows.js';
 import { cut, type Loop, split, type Task } from '../wasm/tasks.js';
 import { each } from '../wasm/workspace.js';
-import { type Batch, type Choices, over } from './batch.js';
+import { type Batch, over } from './batch.js';
 import type { Ending } from './ending.js';
 import type { Experts } from './experts.js';
+import { chosenTokens, routedTokens } from './facts.js';
 import type { PackedDense, PackedModel, PackedMoe } from './packed-model.js';
-import { placeRows } from './routing.js';
 import type { RoutedToken } from './types.js';
 
 /** A dense FFN of the normed rows, by rows. */
@@ -59,7 +60,12 @@ export function* moeSteps(
 ): Generator<Step, () => RoutedToken[], void> {
   const { memory } = model;
   const layer = over(model, ffn);
-  const { busy, xList, sums, tokens } = placeRows(layer, router, batch, choices, config);
+  const rows = { numTokens: batch.numRows, x: batch.normedCodes, y: batch.y };
+  const placed = place(layer, router, rows, {}, config, choices);
+  const { busy, xList, sums } = placed;
+  const routed = placed.choices
+    ? undefined
+    : routedTokens(routingIn(layer, router, batch.numRows).probs, placed.plan(), config);
   const groupStart = memory.end;
   for (const group of inGroups(busy, experts.most)) {
     const indices = group.map(({ index }) => index);
@@ -74,7 +80,7 @@ export function* moeSteps(
       yield* addRows(sums, out.list, range);
     }
   }
-  return tokens;
+  return () => routed ?? chosenTokens(memory, choices, batch.numRows);
 }
 
 function inGroups(busy: readonly BusyExpert[], most: number): (readonly BusyExpert[])[] {

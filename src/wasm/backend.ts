@@ -78,7 +78,8 @@ function backendOn(threads: Threads, info: WasmInfo): WasmBackend {
     },
     fused(x, weights, config, inputs) {
       checkFloat32('x', x);
-      return layerOf(weights).run(fused(x, inputs, config));
+      const { y, plan } = layerOf(weights).run(fused(x, inputs, config));
+      return { y, plan: plan() };
     },
     load(weights, config) {
       inUse();

@@ -25,12 +25,18 @@ export interface Sums {
   readonly weightsPtr: number;
 }
 
+/** Rows that are 0: new ones, if none are given. */
+export function zeroRows({ memory }: Workspace, numRows: number, dModel: number, given?: Rows): Rows {
+  const numFloats = numRows * dModel;
+  if (!given) return { ptr: memory.allocateZeros(4 * numFloats), stride: dModel };
+  memory.floats(given.ptr, numFloats).fill(0);
+  return given;
+}
+
 /** Begins with 0 in y: new rows, if it is given none. */
 export function newSums(space: Workspace, dModel: number, plan: DispatchPlan, given?: Rows): Sums {
   const { tokenIndex, combineWeight, selection } = plan;
-  const numFloats = selection.numTokens * dModel;
-  if (given) space.memory.floats(given.ptr, numFloats).fill(0);
-  const y = given ?? { ptr: space.memory.allocateZeros(4 * numFloats), stride: dModel };
+  const y = zeroRows(space, selection.numTokens, dModel, given);
   const targets = putAddresses(space, y, tokenIndex);
   return { y, dModel, targets, weightsPtr: put(space, { rows: tokenIndex.length, cols: 1, data: combineWeight }) };
 }

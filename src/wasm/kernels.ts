@@ -59,7 +59,7 @@ export interface Kernels extends Readonly<Record<ProductName, Product>> {
   softmax_f32(logitsPtr: number, probsPtr: number, numTokens: number, numExperts: number): void;
   sigmoid_f32(logitsPtr: number, outPtr: number, n: number): void;
   // biome-ignore format: a line a kernel
-  select_f32(probsPtr: number, numTokens: number, numExperts: number, threshold: number, tokenOffsets: number, expertIndex: number, expertProbs: number, margins: number, rowPtr: number): void;
+  select_f32(probsPtr: number, maskPtr: number, numTokens: number, numExperts: number, threshold: number, tokenOffsets: number, expertIndex: number, expertProbs: number, margins: number, rowPtr: number): number;
   // biome-ignore format: a line a kernel
   place_f32(tokenOffsets: number, expertIndex: number, pairWeights: number, numTokens: number, numExperts: number, xPtr: number, xBytes: number, yPtr: number, yBytes: number, expertOffsets: number, xRows: number, yRows: number, weights: number): void;
   // biome-ignore format: a line a kernel

@@ -102,6 +102,10 @@ export class Memory {
     return new Float64Array(this.wasmMemory.buffer, ptr, length);
   }
 
+  bytes(ptr: number, length: number): Uint8Array {
+    return new Uint8Array(this.wasmMemory.buffer, ptr, length);
+  }
+
   /** Addresses and counts: words without a sign. */
   words(ptr: number, length: number): Uint32Array {
     return new Uint32Array(this.wasmMemory.buffer, ptr, length);

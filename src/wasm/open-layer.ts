@@ -1,9 +1,9 @@
 /** A layer in memory, and the decisions of a call: which experts have which rows. */
+import { dispatch as referenceDispatch } from '../dispatch.js';
 import { routers } from '../selection/routers.js';
 import type { Config, DispatchPlan, Matrix, Routing, RoutingInputs } from '../types.js';
 import type { Computation, Open } from './held.js';
 import type { PackedWeights } from './packed-weights.js';
-import { fastDispatch } from './select.js';
 import { put, type Workspace } from './workspace.js';
 
 /** A workspace whose memory holds the weights of a layer. */
@@ -15,12 +15,13 @@ export type LayerComputation<Result> = Computation<PackedWeights, Result>;
 /** What a fused call hands over. */
 export interface LayerResult {
   readonly y: Matrix;
-  readonly plan: DispatchPlan;
+  /** Asked for before the layer's next call. */
+  readonly plan: () => DispatchPlan;
 }
 
 /** The reference's decisions on this routing; BASE's weights by the kernels' own sigmoid, since engines differ in theirs. */
 export function dispatch(space: Workspace, routing: Routing, inputs: RoutingInputs, config: Config): DispatchPlan {
-  const plan = fastDispatch(routing, inputs, config);
+  const plan = referenceDispatch(routing, inputs, config);
   const combineWeight = new Float32Array(plan.combineWeight);
   if (routers[config.router].weight === 'sigmoid') {
     const sigmoids = sigmoidsOf(space, routing.logits);
@@ -48,11 +49,6 @@ export interface BusyExpert {
   readonly index: number;
   readonly first: number;
   readonly numGiven: number;
-}
-
-/** Rows of the skip expert, which come first. */
-export function numSkipped({ expertOffsets, selection }: DispatchPlan, { experts }: PackedWeights): number {
-  return expertOffsets[selection.numExperts - experts.length];
 }
 
 /** The real experts that have rows, in order. */

@@ -1,5 +1,5 @@
 /** Products, and FFNs made of them, as kernel calls; and the memory of their rows. */
-import type { ActivationName, DispatchPlan } from '../types.js';
+import type { ActivationName } from '../types.js';
 import { type Storage, stepsOf } from './formats.js';
 import type { Open } from './held.js';
 import { align } from './memory.js';
@@ -37,18 +37,14 @@ export function ffnMemory(layer: Open<FfnShape>, numRows: number): FfnMemory {
 }
 
 /**
- * Memory for what a call needs after its decisions, with so many rows of experts at once: so that a call whose memory
+ * Memory for so many rows of experts at once, which is most of what a call needs: so that a call whose memory
  * cannot be had fails before its experts begin, and says how much it was.
  */
-export function reserve({ memory, packed }: Open<FfnShape>, plan: DispatchPlan, numAtOnce: number, numTasks = 1): void {
-  const { dModel, dFf, set, format, layout, isGated } = packed;
-  const { numTokens } = plan.selection;
-  const codes = (k: number) => (format === 'int8' ? 4 * (stepsOf(k, layout) + 2) + 4 : 0);
-  const hidden = (isGated ? 2 : 1) * (4 * padded(dFf, set.panelWidth) + 4) + codes(dFf);
+export function reserve({ memory, packed }: Open<FfnShape>, numAtOnce: number, numTasks = 1): void {
+  const { dModel, dFf, set, isGated } = packed;
+  const hidden = (isGated ? 2 : 1) * (4 * padded(dFf, set.panelWidth) + 4) + codeBytes(packed, dFf);
   const out = 4 * padded(dModel, set.panelWidth) + 4;
-  const perToken = codes(dModel) + 4 * dModel;
-  const lists = 3 * 4 * plan.tokenIndex.length;
-  memory.reserve(numAtOnce * (hidden + out) + numTokens * perToken + lists + numTasks * ffnScratchBytes(packed));
+  memory.reserve(numAtOnce * (hidden + out) + numTasks * ffnScratchBytes(packed));
 }
 
 /** The same from row `first` on. */
@@ -59,6 +55,11 @@ export function rowsFrom({ hidden, factors, encoded, out }: FfnMemory, first: nu
     encoded: part(encoded, first),
     out: part(out, first),
   };
+}
+
+/** Of a row of k inputs and its address, where products read codes: with int8. */
+export function codeBytes({ format, layout }: Storage, k: number): number {
+  return format === 'int8' ? 4 * (stepsOf(k, layout) + 2) + 4 : 0;
 }
 
 /** Rows as products read them: with int8, new rows for the codes of k inputs, a scale and a zero point; else the same. */

@@ -1,15 +1,17 @@
 /** The stages of a trace, each a computation of its own: the loops of the fused call, and copies of what they leave. */
 import type { Config, DispatchPlan, ExpertRows, Matrix, Routing } from '../types.js';
 import { addRows, giveRows, newSums, piecesOf, runRows } from './expert-rows.js';
-import { beginWith, routeLoop } from './layer-loops.js';
 import { busyExperts, type LayerComputation } from './open-layer.js';
 import { runAlone } from './pool.js';
 import { reserve } from './products.js';
+import { beginWith, routerRows, routingIn } from './router-rows.js';
 import { putRows, take, type Workspace } from './workspace.js';
 
 export function route(x: Matrix): LayerComputation<Routing> {
   return function* (layer) {
-    const { logits, probs } = yield* routeLoop(layer, beginWith(layer, x), x.rows);
+    const router = routerRows(layer, beginWith(layer, x), x.rows);
+    yield router.loop;
+    const { logits, probs } = routingIn(layer, router, x.rows);
     return { logits: { ...logits, data: logits.data.slice() }, probs: { ...probs, data: probs.data.slice() } };
   };
 }
@@ -20,7 +22,7 @@ export function runExperts(x: Matrix, plan: DispatchPlan, config: Config): Layer
     const given = beginWith(layer, x);
     const numRows = plan.tokenIndex.length;
     const busy = busyExperts(plan.expertOffsets, layer.packed);
-    reserve(layer, plan, numRows, piecesOf(busy).length);
+    reserve(layer, numRows, piecesOf(busy).length);
     const xList = yield* giveRows(layer, given, plan);
     const { hidden, out } = yield* runRows(layer, xList, busy, { first: 0, end: numRows }, config);
     return {

@@ -22,6 +22,13 @@ export function put({ memory }: Workspace, a: Matrix): number {
   return ptr;
 }
 
+/** Copies bytes into the call's memory. */
+export function putBytes({ memory }: Workspace, bytes: Uint8Array): number {
+  const ptr = memory.allocate(bytes.length);
+  memory.bytes(ptr, bytes.length).set(bytes);
+  return ptr;
+}
+
 /** Copies rows out of the call's memory: `cols` of the `stride` floats of each. */
 export function take({ memory }: Workspace, ptr: number, rows: number, cols: number, stride: number): Matrix {
   if (cols === stride) return { rows, cols, data: memory.floats(ptr, rows * cols).slice() };
