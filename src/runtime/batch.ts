@@ -3,8 +3,8 @@
 import type { Open } from '../wasm/held.js';
 import type { FfnShape } from '../wasm/packed-weights.js';
 import { padded } from '../wasm/panels.js';
-import { encode, encodedRows, type FfnMemory, ffnMemory } from '../wasm/products.js';
-import type { Call } from '../wasm/tasks.js';
+import { encode, encodedRows, type FfnMemory, ffnMemory, TASK_ROWS } from '../wasm/products.js';
+import { type Call, cut, type Loop, split, type Task } from '../wasm/tasks.js';
 import { from, type ListedRows, newRows, type Rows, type Workspace } from '../wasm/workspace.js';
 import type { PackedModel } from './packed-model.js';
 
@@ -74,8 +74,16 @@ function newChoices({ memory }: Workspace, numTokens: number, numLogits: number)
   };
 }
 
-/** Adds to rows of x what is pending, and takes a norm of them; the codes too, where products read them. */
-export function normCalls(
+/** Adds to x what is pending, and takes a norm of it; the codes too, where products read them. From row `firstRow` on. */
+export function normLoop(model: Open<PackedModel>, batch: Batch, normPtr: number, firstRow = 0): Loop {
+  const numRows = batch.numRows - firstRow;
+  const tasks = cut(numRows, TASK_ROWS).map(([first, count]): Task => {
+    return normCalls(model, batch, normPtr, firstRow + first, count);
+  });
+  return split(tasks, numRows * model.packed.config.dModel);
+}
+
+function normCalls(
   { packed }: Open<PackedModel>,
   { x, pending, normed, normedCodes }: Batch,
   normPtr: number,

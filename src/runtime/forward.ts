@@ -5,11 +5,10 @@ import type { Matrix } from '../types.js';
 import type { Step } from '../wasm/drive.js';
 import type { Computation, Open } from '../wasm/held.js';
 import { routerRows } from '../wasm/layer-loops.js';
-import { TASK_ROWS } from '../wasm/products.js';
-import { cut, inSequence, type Loop, split, type Task } from '../wasm/tasks.js';
+import { cut, inSequence } from '../wasm/tasks.js';
 import { newRows, part } from '../wasm/workspace.js';
 import { attentionLoops } from './attention.js';
-import { type Batch, newBatch, normCalls, over } from './batch.js';
+import { type Batch, newBatch, normLoop, over } from './batch.js';
 import { denseLoop, moeSteps, type RoutedCall } from './ffn.js';
 import type { PackedModel } from './packed-model.js';
 import { productLoop } from './products.js';
@@ -97,18 +96,12 @@ function* forwardBatch(
   const { numRows } = batch;
   const tokens: (() => RoutedToken[])[] = [];
   const layerStart = memory.end;
-  const normLoop = (normPtr: number, firstRow = 0): Loop => {
-    const tasks = cut(numRows - firstRow, TASK_ROWS).map(([first, count]): Task => {
-      return normCalls(model, batch, normPtr, firstRow + first, count);
-    });
-    return split(tasks, (numRows - firstRow) * packed.config.dModel);
-  };
   for (const [l, layer] of packed.layers.entries()) {
     memory.release(layerStart);
     const { ffn } = layer;
     const loops = attentionLoops(model, layer, l, batch, start, call.cachePtr, numThreads);
     batch.pending = batch.projected;
-    loops.push(normLoop(layer.ffnNormPtr));
+    loops.push(normLoop(model, batch, layer.ffnNormPtr));
     if (ffn.kind === 'dense') {
       loops.push(denseLoop(model, ffn, batch, batch.dense!, numThreads));
       yield* inSequence(loops, numThreads);
@@ -129,7 +122,7 @@ function* forwardBatch(
   const out = newRows(model, numWanted, VOCAB_SIZE); // whole panels
   const from = part(batch.normedCodes, numUnwanted);
   const head = productLoop(model, packed.head, packed.config.dModel, numWanted, from, out, numThreads);
-  yield* inSequence([normLoop(packed.finalNormPtr, numUnwanted), head], numThreads);
+  yield* inSequence([normLoop(model, batch, packed.finalNormPtr, numUnwanted), head], numThreads);
   logits.set(memory.floats(out.ptr, numWanted * VOCAB_SIZE));
   return routed;
 }
