@@ -1,8 +1,8 @@
 /** Who is given which rows of a batch, and what is known of it afterwards. */
-import type { Config, Matrix } from '../types.js';
+import type { Config } from '../types.js';
 import { checkRouting } from '../validate.js';
 import { newSums, type Sums } from '../wasm/expert-rows.js';
-import type { RouterRows } from '../wasm/layer-loops.js';
+import { type RouterRows, routingOf } from '../wasm/layer-loops.js';
 import { type BusyExpert, busyExperts, dispatch, type OpenLayer } from '../wasm/open-layer.js';
 import { putAddresses } from '../wasm/workspace.js';
 import type { Batch, Choices } from './batch.js';
@@ -32,17 +32,13 @@ export function placeRows(
   choices: Choices,
   config: Config,
 ): Placed {
-  const { memory, packed } = layer;
-  const matrix = (ptr: number): Matrix => {
-    return { rows: batch.numRows, cols: packed.numLogits, data: memory.floats(ptr, batch.numRows * packed.numLogits) };
-  };
-  const logits = matrix(router.logits);
-  checkRouting({ logits, probs: logits });
+  const { packed } = layer;
+  const routing = routingOf(layer, router, batch.numRows);
+  checkRouting(routing);
   const threshold = reachable(config);
   if (threshold !== undefined) return placeByKernel(layer, router, batch, choices, threshold);
-  // deciding may take memory, which then moves
-  const [ofLogits, probs] = [logits, matrix(router.probs)].map(a => ({ ...a, data: a.data.slice() }));
-  const plan = dispatch(layer, { logits: ofLogits, probs }, {}, config);
+  const probs = { ...routing.probs, data: routing.probs.data.slice() }; // read later, when memory may have moved
+  const plan = dispatch(layer, routing, {}, config);
   return {
     busy: busyExperts(plan.expertOffsets, packed),
     xList: putAddresses(layer, batch.normedCodes, plan.tokenIndex),

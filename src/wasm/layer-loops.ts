@@ -48,9 +48,13 @@ export function beginWith(layer: OpenLayer, x: Matrix): Rows {
 
 /** Logits and probabilities: views of memory, good until something is allocated. */
 export function* routeLoop(layer: OpenLayer, x: Rows, numTokens: number): Generator<Loop, Routing, void> {
-  const { memory, packed } = layer;
-  const { logits, probs, loop } = routerRows(layer, x, numTokens);
-  yield loop;
+  const router = routerRows(layer, x, numTokens);
+  yield router.loop;
+  return routingOf(layer, router, numTokens);
+}
+
+/** The same of a router whose loop is done. */
+export function routingOf({ memory, packed }: OpenLayer, { logits, probs }: RouterRows, numTokens: number): Routing {
   const { numLogits } = packed;
   const view = (ptr: number) => ({ rows: numTokens, cols: numLogits, data: memory.floats(ptr, numTokens * numLogits) });
   return { logits: view(logits), probs: view(probs) };
