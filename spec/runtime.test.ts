@@ -342,6 +342,36 @@ test('a capacity factor is of each read, as in the reference', async () => {
   });
 });
 
+asyncProperty(
+  'a capacity that suffices for everybody changes nothing: what is decided in a kernel is what is decided outside',
+  models.filter(({ fields, ids }) => fields.router === 'threshold' && fields.moe_layers.length > 0 && ids.length > 0),
+  async ({ fields, seed, ids }, reach) => {
+    const options: RuntimeOptions = {
+      weights: (['f32', 'int8'] as const)[seed % 2],
+      deterministic: true,
+      threads: 1 + (seed % 3 === 0 ? 1 : 0),
+      ...(seed % 5 === 0 && { lazyExperts: {} }),
+    };
+    const [free, roomy] = await Promise.all(
+      [null, fields.num_experts].map(capacity_factor =>
+        withRuntime(tinyModelFile({ ...fields, capacity_factor }, { seed }), options, async runtime => {
+          const { logits, tokens } = await runtime.stream().read(ids);
+          return { logits: bits(logits), tokens };
+        }),
+      ),
+    );
+    assert.deepEqual(roomy, free);
+    reach(options.weights!);
+    reach(`${options.threads} threads`);
+    if (fields.skip_expert) reach('skip expert');
+    if (fields.num_experts === 1) reach('one expert');
+    if (fields.threshold > 1) reach('every expert');
+    if (ids.length === 1) reach('one byte');
+  },
+  ['f32', 'int8', '1 threads', '2 threads', 'skip expert', 'one expert', 'every expert', 'one byte'],
+  { share: 0.25 },
+);
+
 test('of each byte it says how it was routed and what it cost', async () => {
   await withRuntime(shippedFile, { deterministic: true }, async runtime => {
     const ids = textOf('sotu').subarray(0, 20);
