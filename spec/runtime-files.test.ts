@@ -8,7 +8,8 @@ import { openRuntime, type RuntimeOptions } from 'xmoe/runtime';
 import { WorkerError } from 'xmoe/wasm';
 import { bits } from './bits.js';
 import { startedWorkers } from './environment.js';
-import { type Fields, shapesOf, TINY, tinyModelFile } from './tiny-model.js';
+import { piecesOf, streamOf } from './streams.js';
+import { tinyModelFile } from './tiny-model.js';
 
 const file = tinyModelFile();
 const text = encode('the text');
@@ -23,30 +24,14 @@ async function logitsOf(source: ModelSource, options: RuntimeOptions = {}): Prom
   }
 }
 
-function streamOf(pieces: readonly Uint8Array[], hangs = false): ReadableStream<Uint8Array> {
-  const left = [...pieces];
-  return new ReadableStream({
-    async pull(controller) {
-      const piece = left.shift();
-      if (piece) controller.enqueue(piece);
-      else if (hangs) await new Promise(() => {});
-      else controller.close();
-    },
-  });
-}
-
 test('pieces of any length give the same model, and progress ends at the whole', async () => {
   const expected = await logitsOf(new Blob([file]));
   const lengths = fc.array(fc.integer({ min: 1, max: 5000 }), { minLength: 1, maxLength: 9 });
   await fc.assert(
     fc.asyncProperty(lengths, async drawn => {
-      const pieces: Uint8Array[] = [];
-      for (let at = 0, i = 0; at < file.length; at += drawn[i++ % drawn.length]) {
-        pieces.push(file.subarray(at, at + drawn[i % drawn.length]));
-      }
       const calls: [number, number][] = [];
       const onProgress = (numBytes: number, total: number) => void calls.push([numBytes, total]);
-      assert.equal(await logitsOf(streamOf(pieces), { onProgress }), expected);
+      assert.equal(await logitsOf(streamOf(piecesOf(file, ...drawn)).stream, { onProgress }), expected);
       assert.deepEqual(calls.at(-1), [file.length, file.length]);
       assert.ok(calls.every(([numBytes], i) => numBytes >= (calls[i - 1]?.[0] ?? 0)));
     }),
@@ -156,40 +141,13 @@ test('weights that overflow are told when they do', async () => {
   });
 });
 
-test('memory that cannot be had is an error that says how much it was, before a weight has come', async () => {
-  const fields = { ...TINY, max_position_embeddings: 2 ** 24, hidden_size: 512 };
-  for (const threads of [1, 2]) {
-    await assert.rejects(openRuntime(streamOf([headerOf(fields)], true), { threads }), (error: unknown) => {
-      assert.ok(error instanceof RangeError);
-      assert.match(error.message, /^"model" expected to need at most 4 GiB of WebAssembly memory, got 34\d{9} bytes$/);
-      return true;
-    });
-  }
-});
-
-/** The first bytes of the file of such a model, up to its weights. */
-function headerOf(fields: Fields): Uint8Array {
-  let end = 0;
-  const entries = Object.entries(shapesOf(fields)).map(([name, shape]) => {
-    const begin = end;
-    end += 4 * shape.reduce((a, b) => a * b, 1);
-    return [name, { dtype: 'F32', shape, data_offsets: [begin, end] }];
-  });
-  const metadata = { config: JSON.stringify(fields) };
-  const header = encode(JSON.stringify({ __metadata__: metadata, ...Object.fromEntries(entries) }));
-  const bytes = new Uint8Array(8 + header.length);
-  new DataView(bytes.buffer).setBigUint64(0, BigInt(header.length), true);
-  bytes.set(header, 8);
-  return bytes;
-}
-
 test('an abort ends the loading with its reason, and the threads', async () => {
   const reason = new Error('enough');
   for (const threads of [1, 2]) {
     const before = startedWorkers.length;
     const late = new AbortController();
     const options = { threads, signal: late.signal, onProgress: () => late.abort(reason) };
-    await assert.rejects(openRuntime(streamOf([file.subarray(0, file.length - 1)], true), options), reason);
+    await assert.rejects(openRuntime(streamOf([file.subarray(0, file.length - 1)], true).stream, options), reason);
     assert.equal(startedWorkers.length, before + threads - 1);
     for (const worker of startedWorkers.slice(before)) await ended(worker as Worker);
   }

@@ -10,10 +10,10 @@ import { wasmBackend } from 'xmoe/wasm';
 import { bits } from './bits.js';
 import { assertSame, assertWithin } from './close.js';
 import type { Approximate } from './internals.js';
+import { type DrawnModel, models } from './model-fields.js';
 import { asyncProperty } from './property.js';
 import { watchResiduals } from './residuals.js';
 import { afterAttention, afterFfn, type Kept, logitsApprox } from './runtime-bounds.js';
-import { type DrawnModel, models } from './runtime-fields.js';
 import { TINY, tinyModelFile } from './tiny-model.js';
 
 const root = new URL('../../', import.meta.url);
