@@ -8,6 +8,7 @@ import { openRuntime, type RuntimeOptions } from 'xmoe/runtime';
 import { WorkerError } from 'xmoe/wasm';
 import { bits } from './bits.js';
 import { startedWorkers } from './environment.js';
+import { asyncProperty } from './property.js';
 import { piecesOf, streamOf } from './streams.js';
 import { tinyModelFile } from './tiny-model.js';
 
@@ -24,20 +25,19 @@ async function logitsOf(source: ModelSource, options: RuntimeOptions = {}): Prom
   }
 }
 
-test('pieces of any length give the same model, and progress ends at the whole', async () => {
-  const expected = await logitsOf(new Blob([file]));
-  const lengths = fc.array(fc.integer({ min: 1, max: 5000 }), { minLength: 1, maxLength: 9 });
-  await fc.assert(
-    fc.asyncProperty(lengths, async drawn => {
-      const calls: [number, number][] = [];
-      const onProgress = (numBytes: number, total: number) => void calls.push([numBytes, total]);
-      assert.equal(await logitsOf(streamOf(piecesOf(file, ...drawn)).stream, { onProgress }), expected);
-      assert.deepEqual(calls.at(-1), [file.length, file.length]);
-      assert.ok(calls.every(([numBytes], i) => numBytes >= (calls[i - 1]?.[0] ?? 0)));
-    }),
-    { numRuns: 30 },
-  );
-});
+const wholeLogits = await logitsOf(new Blob([file]));
+
+asyncProperty(
+  'pieces of any length give the same model, and progress ends at the whole',
+  fc.array(fc.integer({ min: 1, max: 5000 }), { minLength: 1, maxLength: 9 }),
+  async lengths => {
+    const calls: [number, number][] = [];
+    const onProgress = (numBytes: number, total: number) => void calls.push([numBytes, total]);
+    assert.equal(await logitsOf(streamOf(piecesOf(file, ...lengths)).stream, { onProgress }), wholeLogits);
+    assert.deepEqual(calls.at(-1), [file.length, file.length]);
+    assert.ok(calls.every(([numBytes], i) => numBytes >= (calls[i - 1]?.[0] ?? 0)));
+  },
+);
 
 test('weights of any float type are what they say', async () => {
   for (const dtype of ['F16', 'BF16'] as const) {
@@ -74,24 +74,33 @@ test('formats take less memory', async () => {
   assert.ok(f16 === bf16 && f16 < 0.6 * f32 && int8 < 0.4 * f32, `${sizes}`);
 });
 
-test('a damaged file gives the error of the reference, or its model', async () => {
-  let numRefused = 0;
-  const damage = fc.record({ at: fc.integer({ min: 0, max: file.length - 1 }), bit: fc.integer({ min: 0, max: 7 }) });
-  const outcome = (load: Promise<unknown>) =>
-    load.then(() => 'a model').catch(error => `${error.name}: ${error.message}`);
-  await fc.assert(
-    fc.asyncProperty(damage, async ({ at, bit }) => {
-      const damaged = file.slice();
-      damaged[at] ^= 1 << bit;
-      const expected = await outcome(openModel(new Blob([damaged])));
-      if (expected !== 'a model') numRefused++;
-      const opened = openRuntime(new Blob([damaged])).then(runtime => runtime.dispose());
-      assert.equal(await outcome(opened), expected);
-    }),
-    { numRuns: 100, examples: [[{ at: 7, bit: 7 }], [{ at: 9, bit: 0 }], [{ at: file.length - 1, bit: 6 }]] },
+const outcome = (load: Promise<unknown>) =>
+  load.then(
+    () => 'a model',
+    error => `${error.name}: ${error.message}`,
   );
-  assert.ok(numRefused > 0);
-});
+
+asyncProperty(
+  'a damaged file gives the error of the reference, or its model',
+  fc.record({ at: fc.integer({ min: 0, max: file.length - 1 }), bit: fc.integer({ min: 0, max: 7 }) }),
+  async ({ at, bit }, reach) => {
+    const damaged = file.slice();
+    damaged[at] ^= 1 << bit;
+    const expected = await outcome(openModel(new Blob([damaged])));
+    if (expected !== 'a model') reach('refused');
+    const opened = openRuntime(new Blob([damaged])).then(runtime => runtime.dispose());
+    assert.equal(await outcome(opened), expected);
+  },
+  ['refused'],
+  {
+    share: 2,
+    examples: [
+      { at: 7, bit: 7 },
+      { at: 9, bit: 0 },
+      { at: file.length - 1, bit: 6 },
+    ],
+  },
+);
 
 test('a weight that the format cannot hold is refused, and its tensor named', async () => {
   const up = 'model.layers.0.mlp.experts.up_proj';
