@@ -5,7 +5,7 @@ import type { FfnShape } from '../wasm/packed-weights.js';
 import { padded } from '../wasm/panels.js';
 import { encode, encodedRows, type FfnMemory, ffnMemory, TASK_ROWS } from '../wasm/products.js';
 import { type Call, cut, type Loop, split, type Task } from '../wasm/tasks.js';
-import { from, type ListedRows, newRows, type Rows, type Workspace } from '../wasm/workspace.js';
+import { from, type ListedRows, newRows, type Rows } from '../wasm/workspace.js';
 import type { PackedModel } from './packed-model.js';
 
 export interface Batch {
@@ -27,16 +27,6 @@ export interface Batch {
   readonly y: Rows;
   /** Of the experts, on one thread: each over those of the one before. */
   readonly experts: FfnMemory | undefined;
-  /** Of each XMoE layer. */
-  readonly choices: readonly Choices[];
-}
-
-/** Where `select_f32` writes what each byte chose: addresses. */
-export interface Choices {
-  readonly tokenOffsets: number;
-  readonly expertIndex: number;
-  readonly expertProbs: number;
-  readonly margins: number;
 }
 
 export function newBatch(model: Open<PackedModel>, numRows: number, numThreads: number): Batch {
@@ -46,7 +36,7 @@ export function newBatch(model: Open<PackedModel>, numRows: number, numThreads: 
   const normed = newRows(model, numRows, dModel);
   const attended = newRows(model, numRows, dModel);
   const dense = layers.find(({ ffn }) => ffn.kind === 'dense')?.ffn;
-  const moe = layers.flatMap(({ ffn }) => (ffn.kind === 'moe' ? [ffn] : []));
+  const moe = layers.find(({ ffn }) => ffn.kind === 'moe')?.ffn;
   return {
     numRows,
     x: newRows(model, numRows, dModel),
@@ -59,18 +49,7 @@ export function newBatch(model: Open<PackedModel>, numRows: number, numThreads: 
     projected: newRows(model, numRows, width),
     dense: dense && ffnMemory({ ...model, packed: dense }, numRows),
     y: newRows(model, numRows, dModel),
-    experts: numThreads === 1 && moe.length > 0 ? ffnMemory({ ...model, packed: moe[0] }, numRows) : undefined,
-    choices: moe.map(({ numLogits }) => newChoices(model, numRows, numLogits)),
-  };
-}
-
-function newChoices({ memory }: Workspace, numTokens: number, numLogits: number): Choices {
-  const numPairs = numTokens * numLogits;
-  return {
-    tokenOffsets: memory.allocate(4 * (numTokens + 1)),
-    expertIndex: memory.allocate(4 * numPairs),
-    expertProbs: memory.allocate(4 * numPairs),
-    margins: memory.allocate(8 * numTokens),
+    experts: numThreads === 1 && moe ? ffnMemory({ ...model, packed: moe }, numRows) : undefined,
   };
 }
 

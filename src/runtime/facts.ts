@@ -5,9 +5,16 @@ import { VOCAB_SIZE } from '../model/config.js';
 import { costOfPairs } from '../statistics.js';
 import type { Config, DispatchPlan, Matrix } from '../types.js';
 import type { Memory } from '../wasm/memory.js';
-import type { Choices } from './batch.js';
 import type { PackedModel } from './packed-model.js';
 import type { RoutedToken, TokenCost } from './types.js';
+
+/** Where `select_f32` writes what each token chose: addresses. */
+export interface Choices {
+  readonly tokenOffsets: number;
+  readonly expertIndex: number;
+  readonly expertProbs: number;
+  readonly margins: number;
+}
 
 /** How each token was routed for which `select_f32` chose. */
 export function chosenTokens(memory: Memory, choices: Choices, numTokens: number): RoutedToken[] {

@@ -9,7 +9,7 @@ import type { BusyExpert } from '../wasm/open-layer.js';
 import { type FfnMemory, ffnCalls, ffnScratchBytes, rowsFrom, TASK_ROWS } from '../wasm/products.js';
 import { cut, type Loop, split, type Task } from '../wasm/tasks.js';
 import { each } from '../wasm/workspace.js';
-import { type Batch, type Choices, over } from './batch.js';
+import { type Batch, over } from './batch.js';
 import type { Ending } from './ending.js';
 import type { Experts } from './experts.js';
 import type { PackedDense, PackedModel, PackedMoe } from './packed-model.js';
@@ -47,19 +47,18 @@ export interface RoutedCall {
  * The experts that the normed rows choose, added up in the batch's y: in groups, as many as can be in memory.
  *
  * @param router of this layer, whose loop is done
- * @returns what was decided on each byte: asked for before the call's memory is used again
+ * @returns what was decided on each byte
  */
 export function* moeSteps(
   model: Open<PackedModel>,
   ffn: PackedMoe,
   batch: Batch,
   router: RouterRows,
-  choices: Choices,
   { config, experts, ending }: RoutedCall,
-): Generator<Step, () => RoutedToken[], void> {
+): Generator<Step, RoutedToken[], void> {
   const { memory } = model;
   const layer = over(model, ffn);
-  const { busy, xList, sums, tokens } = placeRows(layer, router, batch, choices, config);
+  const { busy, xList, sums, tokens } = placeRows(layer, router, batch, config);
   const groupStart = memory.end;
   for (const group of inGroups(busy, experts.most)) {
     const indices = group.map(({ index }) => index);

@@ -94,7 +94,7 @@ function* forwardBatch(
 ): Generator<Step, RoutedToken[][], void> {
   const { memory, packed } = model;
   const { numRows } = batch;
-  const tokens: (() => RoutedToken[])[] = [];
+  const routed: RoutedToken[][] = [];
   const layerStart = memory.end;
   for (const [l, layer] of packed.layers.entries()) {
     memory.release(layerStart);
@@ -110,14 +110,12 @@ function* forwardBatch(
       const router = routerRows(over(model, ffn), batch.normed, numRows);
       loops.push(router.loop);
       yield* inSequence(loops, numThreads);
-      const choices = batch.choices[tokens.length];
-      tokens.push(yield* moeSteps(model, ffn, batch, router, choices, call));
+      routed.push(yield* moeSteps(model, ffn, batch, router, call));
       batch.pending = batch.y;
     }
   }
   memory.release(layerStart);
   const numWanted = numRows - numUnwanted;
-  const routed = tokens.map(ofLayer => ofLayer());
   if (numWanted === 0) return routed;
   const out = newRows(model, numWanted, VOCAB_SIZE); // whole panels
   const from = part(batch.normedCodes, numUnwanted);

@@ -5,8 +5,8 @@ import { newSums, type Sums } from '../wasm/expert-rows.js';
 import { type RouterRows, routingOf } from '../wasm/layer-loops.js';
 import { type BusyExpert, busyExperts, dispatch, type OpenLayer } from '../wasm/open-layer.js';
 import { putAddresses } from '../wasm/workspace.js';
-import type { Batch, Choices } from './batch.js';
-import { chosenTokens, routedTokens } from './facts.js';
+import type { Batch } from './batch.js';
+import { type Choices, chosenTokens, routedTokens } from './facts.js';
 import type { RoutedToken } from './types.js';
 
 /** What the experts of a layer are given. */
@@ -15,35 +15,29 @@ export interface Placed {
   /** For each row the address of the token's x. */
   readonly xList: number;
   readonly sums: Sums;
-  /** What was decided on each token: asked for before the call's memory is used again. */
-  readonly tokens: () => RoutedToken[];
+  /** What was decided on each token. */
+  readonly tokens: RoutedToken[];
 }
 
 /**
  * The decisions on a batch whose logits and probabilities are there: the reference's on these probabilities.
  *
- * @param choices of this layer: what is told of the tokens is read from there
  * @throws RangeError where the logits overflow float32
  */
-export function placeRows(
-  layer: OpenLayer,
-  router: RouterRows,
-  batch: Batch,
-  choices: Choices,
-  config: Config,
-): Placed {
+export function placeRows(layer: OpenLayer, router: RouterRows, batch: Batch, config: Config): Placed {
   const { packed } = layer;
   const routing = routingOf(layer, router, batch.numRows);
   checkRouting(routing);
   const threshold = reachable(config);
-  if (threshold !== undefined) return placeByKernel(layer, router, batch, choices, threshold);
-  const probs = { ...routing.probs, data: routing.probs.data.slice() }; // read later, when memory may have moved
+  if (threshold !== undefined) return placeByKernel(layer, router, batch, threshold);
   const plan = dispatch(layer, routing, {}, config);
+  const { probs } = routingOf(layer, router, batch.numRows); // deciding may have moved the memory
+  const tokens = routedTokens(probs, plan, config);
   return {
     busy: busyExperts(plan.expertOffsets, packed),
     xList: putAddresses(layer, batch.normedCodes, plan.tokenIndex),
     sums: newSums(layer, packed.dModel, plan, batch.y),
-    tokens: () => routedTokens(probs, plan, config),
+    tokens,
   };
 }
 
@@ -57,15 +51,20 @@ function placeByKernel(
   { memory, kernels, packed }: OpenLayer,
   { probs }: RouterRows,
   { numRows, normedCodes, y }: Batch,
-  choices: Choices,
   threshold: number,
 ): Placed {
   const { dModel, numLogits } = packed;
+  const most = 4 * numRows * numLogits;
+  const choices: Choices = {
+    tokenOffsets: memory.allocate(4 * (numRows + 1)),
+    expertIndex: memory.allocate(most),
+    expertProbs: memory.allocate(most),
+    margins: memory.allocate(8 * numRows),
+  };
   const { tokenOffsets, expertIndex, expertProbs, margins } = choices;
   const rowPtr = memory.allocate(4 * (numLogits + 4));
   kernels.select_f32(probs, numRows, numLogits, threshold, tokenOffsets, expertIndex, expertProbs, margins, rowPtr);
   const expertOffsets = memory.allocate(4 * (numLogits + 1));
-  const most = 4 * numRows * numLogits;
   const [xList, targets, weightsPtr] = [memory.allocate(most), memory.allocate(most), memory.allocate(most)];
   kernels.place_f32(
     tokenOffsets,
@@ -87,6 +86,6 @@ function placeByKernel(
     busy: busyExperts(memory.words(expertOffsets, numLogits + 1), packed),
     xList,
     sums: { y, dModel, targets, weightsPtr },
-    tokens: () => chosenTokens(memory, choices, numRows),
+    tokens: chosenTokens(memory, choices, numRows),
   };
 }
