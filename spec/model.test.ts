@@ -7,8 +7,9 @@ import type { Matrix } from 'xmoe';
 import { attend, denseFfn, emptyCache, encode, evaluate, layerNorm, loadModel, run } from 'xmoe/model';
 import { readSafetensors, toFloat64 } from 'xmoe/safetensors';
 import { RUNS } from './environment.js';
+import { fieldsUpTo } from './model-fields.js';
 import { property } from './property.js';
-import { type Fields, TINY, tinyModelFile } from './tiny-model.js';
+import { TINY, tinyModelFile } from './tiny-model.js';
 
 const root = new URL('../../', import.meta.url);
 const bytesOf = (path: string) => new Uint8Array(readFileSync(new URL(path, root)));
@@ -136,29 +137,10 @@ test('the dense FFN is down(σ(up)), and with a gate down(σ(gate) ⊙ up)', () 
 
 // Models of other sizes.
 
-const fields: fc.Arbitrary<Fields> = fc
-  .record({
-    heads: fc.integer({ min: 1, max: 3 }),
-    headWidth: fc.integer({ min: 1, max: 5 }),
-    max_position_embeddings: fc.integer({ min: 1, max: 9 }),
-    num_hidden_layers: fc.integer({ min: 1, max: 3 }),
-    intermediate_size: fc.integer({ min: 1, max: 7 }),
-    moe: fc.array(fc.boolean(), { minLength: 3, maxLength: 3 }),
-    num_experts: fc.integer({ min: 1, max: 7 }),
-    moe_intermediate_size: fc.integer({ min: 1, max: 5 }),
-    hidden_act: fc.constantFrom('relu', 'gelu', 'gelu_tanh', 'silu', 'swiglu', 'geglu'),
-    router: fc.constantFrom('threshold', 'threshold', 'dense', 'topk', 'switch', 'base_eval'),
-    threshold: fc.double({ min: 0, max: 1.1, noNaN: true }),
-    skip_expert: fc.boolean(),
-  })
-  .map(({ heads, headWidth, moe, ...rest }) => ({
-    ...TINY,
-    ...rest,
-    num_attention_heads: heads,
-    hidden_size: heads * headWidth,
-    moe_layers: moe.flatMap((isMoe, l) => (isMoe && l < rest.num_hidden_layers ? [l] : [])),
-    top_k: Math.min(2, rest.num_experts),
-  }));
+const fields = fieldsUpTo(
+  { heads: 3, headWidth: 5, layers: 3, dFfDense: 7, experts: 7, dFf: 5 },
+  fc.integer({ min: 1, max: 9 }),
+);
 
 const text = fc.oneof(
   { weight: 1, arbitrary: fc.uint8Array({ minLength: 1, maxLength: 1 }) },

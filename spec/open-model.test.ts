@@ -13,6 +13,7 @@ import fc from 'fast-check';
 import { loadModel, type ModelSource, openModel, SourceError } from 'xmoe/model';
 import { SafetensorsError } from 'xmoe/safetensors';
 import { numOpen } from './open-files.js';
+import { piecesOf, streamOf } from './streams.js';
 import { shapesOf, TINY, tinyModelFile } from './tiny-model.js';
 
 const file = tinyModelFile();
@@ -22,39 +23,6 @@ const folder = mkdtempSync(join(tmpdir(), 'xmoe-open-'));
 const path = join(folder, 'tiny.safetensors');
 writeFileSync(path, file);
 after(() => rmSync(folder, { recursive: true }));
-
-/** A stream of these pieces. `hangs`: after the last one nothing comes, and no end. */
-function streamOf(pieces: Iterable<Uint8Array>, hangs = false) {
-  const seen = { numPulled: 0, cancelled: undefined as unknown };
-  const iterator = pieces[Symbol.iterator]();
-  const stream = new ReadableStream<Uint8Array>(
-    {
-      async pull(controller) {
-        const { done, value } = iterator.next();
-        if (done) {
-          if (hangs) await new Promise(() => {});
-          controller.close();
-        } else {
-          seen.numPulled++;
-          controller.enqueue(value);
-        }
-      },
-      cancel(reason) {
-        seen.cancelled = reason ?? 'cancelled';
-      },
-    },
-    { highWaterMark: 0 },
-  );
-  return { stream, seen };
-}
-
-function* piecesOf(bytes: Uint8Array, ...lengths: readonly number[]): Generator<Uint8Array> {
-  for (let at = 0, i = 0; at < bytes.length; i++) {
-    const end = at + lengths[i % lengths.length];
-    yield bytes.subarray(at, end);
-    at = end;
-  }
-}
 
 async function serving(answer: RequestListener, use: (address: string) => Promise<void>): Promise<void> {
   const server = createServer(answer);

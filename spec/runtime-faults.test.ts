@@ -8,6 +8,8 @@ import { fromFloat64, readSafetensors, writeSafetensors } from 'xmoe/safetensors
 import { startedWorkers } from './environment.js';
 import { asyncProperty } from './property.js';
 import { refusing } from './refused-memory.js';
+import { slowModelFile } from './slow-model.js';
+import { piecesOf, streamOf } from './streams.js';
 import { type Fields, shapesOf, TINY, tinyModelFile } from './tiny-model.js';
 
 const file = tinyModelFile({ max_position_embeddings: 32 });
@@ -40,16 +42,7 @@ async function expectInOrder(options: RuntimeOptions = {}): Promise<void> {
 }
 
 /** In pieces, and without a length that would tell. */
-function streamOf(bytes: Uint8Array, pieceLength = 500): ReadableStream<Uint8Array> {
-  let at = 0;
-  return new ReadableStream({
-    pull(controller) {
-      if (at >= bytes.length) return controller.close();
-      controller.enqueue(bytes.slice(at, at + pieceLength));
-      at += pieceLength;
-    },
-  });
-}
+const arriving = (bytes: Uint8Array) => streamOf(piecesOf(bytes, 500)).stream;
 
 const joined = (...parts: readonly Uint8Array[]) => Uint8Array.from(parts.flatMap(part => [...part]));
 
@@ -65,12 +58,20 @@ asyncProperty(
     for (const options of [{}, { lazyExperts: {} }]) {
       await assert.rejects(open(bytes, options), { name: 'SafetensorsError' });
     }
-    await assert.rejects(openRuntime(streamOf(bytes)), { name: 'SafetensorsError' });
+    await assert.rejects(openRuntime(arriving(bytes)), { name: 'SafetensorsError' });
     reach(bytes.length < file.length ? 'too short' : 'too long');
   },
   ['too short', 'too long'],
   { examples: [new Uint8Array(), file.slice(0, 8), file.slice(0, -1), joined(file, Uint8Array.of(0))] },
 );
+
+/** A file of this header, and what follows it. */
+function fileOf(header: object, data: Uint8Array): Uint8Array {
+  const text = encode(JSON.stringify(header));
+  const size = new Uint8Array(8);
+  new DataView(size.buffer).setBigUint64(0, BigInt(text.length), true);
+  return joined(size, text, data);
+}
 
 /** The file with another header, of which its bytes know nothing. */
 function withHeader(
@@ -79,10 +80,7 @@ function withHeader(
   const length = Number(new DataView(file.buffer).getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(file.subarray(8, 8 + length)));
   change(header);
-  const text = encode(JSON.stringify(header));
-  const size = new Uint8Array(8);
-  new DataView(size.buffer).setBigUint64(0, BigInt(text.length), true);
-  return joined(size, text, file.subarray(8 + length));
+  return fileOf(header, file.subarray(8 + length));
 }
 
 test('a header that lies is found out before a weight is packed', async () => {
@@ -107,7 +105,7 @@ test('a header that lies is found out before a weight is packed', async () => {
     [withHeader(header => (header[name].data_offsets[1] = 2 ** 60)), 'SafetensorsError', /./],
   ];
   for (const [bytes, kind, message] of lies) {
-    for (const source of [new Blob([bytes as Uint8Array<ArrayBuffer>]), streamOf(bytes)]) {
+    for (const source of [new Blob([bytes as Uint8Array<ArrayBuffer>]), arriving(bytes)]) {
       await assert.rejects(openRuntime(source), { name: kind, message });
     }
   }
@@ -219,22 +217,19 @@ test('a model of more than 4 GiB is refused by its header: no memory is asked fo
     return [name, { dtype: 'F32', shape, data_offsets: [begin, end] }];
   });
   const metadata = { config: JSON.stringify(fields) };
-  const header = encode(JSON.stringify({ __metadata__: metadata, ...Object.fromEntries(entries) }));
-  const size = new Uint8Array(8);
-  new DataView(size.buffer).setBigUint64(0, BigInt(header.length), true);
+  const start = fileOf({ __metadata__: metadata, ...Object.fromEntries(entries) }, new Uint8Array());
   const largest = { pages: 0 };
   const watched = (_: string, pages: number) => {
     largest.pages = Math.max(largest.pages, pages);
     return false;
   };
   await refusing(watched, async () => {
-    const body = new ReadableStream({
-      start: controller => controller.enqueue(joined(size, header)),
-    });
-    await assert.rejects(openRuntime(body), {
-      name: 'RangeError',
-      message: /^"model" expected to need at most 4 GiB of WebAssembly memory, got 34\d{9} bytes$/,
-    });
+    for (const threads of numsOfThreads) {
+      await assert.rejects(openRuntime(streamOf([start], true).stream, { threads }), {
+        name: 'RangeError',
+        message: /^"model" expected to need at most 4 GiB of WebAssembly memory, got 34\d{9} bytes$/,
+      });
+    }
   });
   assert.ok(largest.pages <= 1, `${largest.pages} pages`);
 });
@@ -256,7 +251,7 @@ test('two loads of one source at once, and two texts at once, know nothing of ea
 });
 
 test('one stream is loaded once: another load of it is refused, and the first goes on', async () => {
-  const stream = streamOf(file);
+  const stream = arriving(file);
   const [first, second] = await Promise.all([
     openRuntime(stream),
     openRuntime(stream).then(
@@ -269,16 +264,7 @@ test('one stream is loaded once: another load of it is refused, and the first go
   first.dispose();
 });
 
-/** So much to do that the event loop turns within a read. */
-const slowFile = tinyModelFile({
-  max_position_embeddings: 600,
-  hidden_size: 96,
-  num_hidden_layers: 4,
-  moe_layers: [1, 3],
-  num_experts: 16,
-  moe_intermediate_size: 64,
-  intermediate_size: 400,
-});
+const slowFile = slowModelFile(600);
 const longText = encode('a long text '.repeat(50));
 
 test('a disposal in the middle of reads rejects them all, and the next model works', async () => {

@@ -8,7 +8,9 @@ import { openRuntime, type RuntimeOptions } from 'xmoe/runtime';
 import { WorkerError } from 'xmoe/wasm';
 import { bits } from './bits.js';
 import { startedWorkers } from './environment.js';
-import { type Fields, shapesOf, TINY, tinyModelFile } from './tiny-model.js';
+import { asyncProperty } from './property.js';
+import { piecesOf, streamOf } from './streams.js';
+import { tinyModelFile } from './tiny-model.js';
 
 const file = tinyModelFile();
 const text = encode('the text');
@@ -23,36 +25,19 @@ async function logitsOf(source: ModelSource, options: RuntimeOptions = {}): Prom
   }
 }
 
-function streamOf(pieces: readonly Uint8Array[], hangs = false): ReadableStream<Uint8Array> {
-  const left = [...pieces];
-  return new ReadableStream({
-    async pull(controller) {
-      const piece = left.shift();
-      if (piece) controller.enqueue(piece);
-      else if (hangs) await new Promise(() => {});
-      else controller.close();
-    },
-  });
-}
+const wholeLogits = await logitsOf(new Blob([file]));
 
-test('pieces of any length give the same model, and progress ends at the whole', async () => {
-  const expected = await logitsOf(new Blob([file]));
-  const lengths = fc.array(fc.integer({ min: 1, max: 5000 }), { minLength: 1, maxLength: 9 });
-  await fc.assert(
-    fc.asyncProperty(lengths, async drawn => {
-      const pieces: Uint8Array[] = [];
-      for (let at = 0, i = 0; at < file.length; at += drawn[i++ % drawn.length]) {
-        pieces.push(file.subarray(at, at + drawn[i % drawn.length]));
-      }
-      const calls: [number, number][] = [];
-      const onProgress = (numBytes: number, total: number) => void calls.push([numBytes, total]);
-      assert.equal(await logitsOf(streamOf(pieces), { onProgress }), expected);
-      assert.deepEqual(calls.at(-1), [file.length, file.length]);
-      assert.ok(calls.every(([numBytes], i) => numBytes >= (calls[i - 1]?.[0] ?? 0)));
-    }),
-    { numRuns: 30 },
-  );
-});
+asyncProperty(
+  'pieces of any length give the same model, and progress ends at the whole',
+  fc.array(fc.integer({ min: 1, max: 5000 }), { minLength: 1, maxLength: 9 }),
+  async lengths => {
+    const calls: [number, number][] = [];
+    const onProgress = (numBytes: number, total: number) => void calls.push([numBytes, total]);
+    assert.equal(await logitsOf(streamOf(piecesOf(file, ...lengths)).stream, { onProgress }), wholeLogits);
+    assert.deepEqual(calls.at(-1), [file.length, file.length]);
+    assert.ok(calls.every(([numBytes], i) => numBytes >= (calls[i - 1]?.[0] ?? 0)));
+  },
+);
 
 test('weights of any float type are what they say', async () => {
   for (const dtype of ['F16', 'BF16'] as const) {
@@ -89,24 +74,33 @@ test('formats take less memory', async () => {
   assert.ok(f16 === bf16 && f16 < 0.6 * f32 && int8 < 0.4 * f32, `${sizes}`);
 });
 
-test('a damaged file gives the error of the reference, or its model', async () => {
-  let numRefused = 0;
-  const damage = fc.record({ at: fc.integer({ min: 0, max: file.length - 1 }), bit: fc.integer({ min: 0, max: 7 }) });
-  const outcome = (load: Promise<unknown>) =>
-    load.then(() => 'a model').catch(error => `${error.name}: ${error.message}`);
-  await fc.assert(
-    fc.asyncProperty(damage, async ({ at, bit }) => {
-      const damaged = file.slice();
-      damaged[at] ^= 1 << bit;
-      const expected = await outcome(openModel(new Blob([damaged])));
-      if (expected !== 'a model') numRefused++;
-      const opened = openRuntime(new Blob([damaged])).then(runtime => runtime.dispose());
-      assert.equal(await outcome(opened), expected);
-    }),
-    { numRuns: 100, examples: [[{ at: 7, bit: 7 }], [{ at: 9, bit: 0 }], [{ at: file.length - 1, bit: 6 }]] },
+const outcome = (load: Promise<unknown>) =>
+  load.then(
+    () => 'a model',
+    error => `${error.name}: ${error.message}`,
   );
-  assert.ok(numRefused > 0);
-});
+
+asyncProperty(
+  'a damaged file gives the error of the reference, or its model',
+  fc.record({ at: fc.integer({ min: 0, max: file.length - 1 }), bit: fc.integer({ min: 0, max: 7 }) }),
+  async ({ at, bit }, reach) => {
+    const damaged = file.slice();
+    damaged[at] ^= 1 << bit;
+    const expected = await outcome(openModel(new Blob([damaged])));
+    if (expected !== 'a model') reach('refused');
+    const opened = openRuntime(new Blob([damaged])).then(runtime => runtime.dispose());
+    assert.equal(await outcome(opened), expected);
+  },
+  ['refused'],
+  {
+    share: 2,
+    examples: [
+      { at: 7, bit: 7 },
+      { at: 9, bit: 0 },
+      { at: file.length - 1, bit: 6 },
+    ],
+  },
+);
 
 test('a weight that the format cannot hold is refused, and its tensor named', async () => {
   const up = 'model.layers.0.mlp.experts.up_proj';
@@ -156,40 +150,13 @@ test('weights that overflow are told when they do', async () => {
   });
 });
 
-test('memory that cannot be had is an error that says how much it was, before a weight has come', async () => {
-  const fields = { ...TINY, max_position_embeddings: 2 ** 24, hidden_size: 512 };
-  for (const threads of [1, 2]) {
-    await assert.rejects(openRuntime(streamOf([headerOf(fields)], true), { threads }), (error: unknown) => {
-      assert.ok(error instanceof RangeError);
-      assert.match(error.message, /^"model" expected to need at most 4 GiB of WebAssembly memory, got 34\d{9} bytes$/);
-      return true;
-    });
-  }
-});
-
-/** The first bytes of the file of such a model, up to its weights. */
-function headerOf(fields: Fields): Uint8Array {
-  let end = 0;
-  const entries = Object.entries(shapesOf(fields)).map(([name, shape]) => {
-    const begin = end;
-    end += 4 * shape.reduce((a, b) => a * b, 1);
-    return [name, { dtype: 'F32', shape, data_offsets: [begin, end] }];
-  });
-  const metadata = { config: JSON.stringify(fields) };
-  const header = encode(JSON.stringify({ __metadata__: metadata, ...Object.fromEntries(entries) }));
-  const bytes = new Uint8Array(8 + header.length);
-  new DataView(bytes.buffer).setBigUint64(0, BigInt(header.length), true);
-  bytes.set(header, 8);
-  return bytes;
-}
-
 test('an abort ends the loading with its reason, and the threads', async () => {
   const reason = new Error('enough');
   for (const threads of [1, 2]) {
     const before = startedWorkers.length;
     const late = new AbortController();
     const options = { threads, signal: late.signal, onProgress: () => late.abort(reason) };
-    await assert.rejects(openRuntime(streamOf([file.subarray(0, file.length - 1)], true), options), reason);
+    await assert.rejects(openRuntime(streamOf([file.subarray(0, file.length - 1)], true).stream, options), reason);
     assert.equal(startedWorkers.length, before + threads - 1);
     for (const worker of startedWorkers.slice(before)) await ended(worker as Worker);
   }

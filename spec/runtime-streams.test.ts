@@ -5,6 +5,7 @@ import { setImmediate } from 'node:timers/promises';
 import { encode, evaluate, generate, loadModel } from 'xmoe/model';
 import { openRuntime, type Runtime, type RuntimeOptions, type Token } from 'xmoe/runtime';
 import { bits } from './bits.js';
+import { slowModelFile } from './slow-model.js';
 import { tinyModelFile } from './tiny-model.js';
 
 const file = tinyModelFile({ max_position_embeddings: 40 });
@@ -20,16 +21,7 @@ async function written(tokens: AsyncIterable<Token>): Promise<number[]> {
   return bytes;
 }
 
-/** A model with so much to do that the event loop turns within a read. */
-const slowFile = tinyModelFile({
-  max_position_embeddings: 1500,
-  hidden_size: 96,
-  num_hidden_layers: 4,
-  moe_layers: [1, 3],
-  num_experts: 16,
-  moe_intermediate_size: 64,
-  intermediate_size: 400,
-});
+const slowFile = slowModelFile(1500);
 const long = encode('a long text '.repeat(125));
 
 for (const threads of [1, 2]) {

@@ -4,7 +4,7 @@ import type { Open } from '../wasm/held.js';
 import { encode, TASK_ROWS } from '../wasm/products.js';
 import { cut, type Loop, split, type Task } from '../wasm/tasks.js';
 import { each, from } from '../wasm/workspace.js';
-import { type Batch, normCalls } from './batch.js';
+import { type Batch, normLoop } from './batch.js';
 import type { PackedLayer, PackedModel } from './packed-model.js';
 import { productLoop } from './products.js';
 
@@ -37,34 +37,22 @@ export function attentionLoops(
   const keysPtr = cachePtr + l * layerCacheBytes(config);
   const valuesPtr = keysPtr + keysBytes(contextLength, headWidth, numHeads);
 
-  const pieces = cut(numRows, TASK_ROWS);
-  const norm = pieces.map(([first, count]): Task => normCalls(model, batch, layer.attentionNormPtr, first, count));
   const heads = numThreads === 1 ? [[0, numHeads] as const] : cut(numHeads, 1);
   const scratch = each(memory, attendScratchBytes(contextLength), heads.length);
   const attend = heads.map(([head, count], i): Task => {
     const range = [headWidth, head, head + count] as const;
     const cache = [keysPtr, valuesPtr, contextLength] as const;
+    const out = [attended.ptr, attended.stride] as const;
     return [
       ['store_heads_f32', kPtr, vPtr, qkv.stride, ...cache, start, numRows, ...range],
-      [
-        'attend_f32',
-        qkv.ptr,
-        qkv.stride,
-        ...cache,
-        attended.ptr,
-        attended.stride,
-        start,
-        numRows,
-        ...range,
-        scratch(i),
-      ],
+      ['attend_f32', qkv.ptr, qkv.stride, ...cache, ...out, start, numRows, ...range, scratch(i)],
     ];
   });
-  const encoding = pieces.map(([first, count]): Task => {
+  const encoding = cut(numRows, TASK_ROWS).map(([first, count]): Task => {
     return encode(packed, from(attended, first), count, dModel, from(attendedCodes, first));
   });
   return [
-    split(norm, numRows * dModel),
+    normLoop(model, batch, layer.attentionNormPtr),
     productLoop(model, layer.qkv, dModel, numRows, normedCodes, qkv, numThreads),
     split(attend, 2 * numRows * (start + numRows) * dModel),
     split(encoding, numRows * dModel),

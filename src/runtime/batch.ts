@@ -3,9 +3,8 @@
 import type { Open } from '../wasm/held.js';
 import type { FfnShape } from '../wasm/packed-weights.js';
 import { padded } from '../wasm/panels.js';
-import { type Choices, newChoices } from '../wasm/place.js';
-import { encode, encodedRows, type FfnMemory, ffnMemory } from '../wasm/products.js';
-import type { Call } from '../wasm/tasks.js';
+import { encode, encodedRows, type FfnMemory, ffnMemory, TASK_ROWS } from '../wasm/products.js';
+import { type Call, cut, type Loop, split, type Task } from '../wasm/tasks.js';
 import { from, type ListedRows, newRows, type Rows } from '../wasm/workspace.js';
 import type { PackedModel } from './packed-model.js';
 
@@ -28,8 +27,6 @@ export interface Batch {
   readonly y: Rows;
   /** Of the experts, on one thread: each over those of the one before. */
   readonly experts: FfnMemory | undefined;
-  /** Of each XMoE layer. */
-  readonly choices: readonly Choices[];
 }
 
 export function newBatch(model: Open<PackedModel>, numRows: number, numThreads: number): Batch {
@@ -39,7 +36,7 @@ export function newBatch(model: Open<PackedModel>, numRows: number, numThreads: 
   const normed = newRows(model, numRows, dModel);
   const attended = newRows(model, numRows, dModel);
   const dense = layers.find(({ ffn }) => ffn.kind === 'dense')?.ffn;
-  const moe = layers.flatMap(({ ffn }) => (ffn.kind === 'moe' ? [ffn] : []));
+  const moe = layers.find(({ ffn }) => ffn.kind === 'moe')?.ffn;
   return {
     numRows,
     x: newRows(model, numRows, dModel),
@@ -52,13 +49,20 @@ export function newBatch(model: Open<PackedModel>, numRows: number, numThreads: 
     projected: newRows(model, numRows, width),
     dense: dense && ffnMemory({ ...model, packed: dense }, numRows),
     y: newRows(model, numRows, dModel),
-    experts: numThreads === 1 && moe.length > 0 ? ffnMemory({ ...model, packed: moe[0] }, numRows) : undefined,
-    choices: moe.map(({ numLogits }) => newChoices(model, numRows, numLogits)),
+    experts: numThreads === 1 && moe ? ffnMemory({ ...model, packed: moe }, numRows) : undefined,
   };
 }
 
-/** Adds to rows of x what is pending, and takes a norm of them; the codes too, where products read them. */
-export function normCalls(
+/** Adds to x what is pending, and takes a norm of it; the codes too, where products read them. From row `firstRow` on. */
+export function normLoop(model: Open<PackedModel>, batch: Batch, normPtr: number, firstRow = 0): Loop {
+  const numRows = batch.numRows - firstRow;
+  const tasks = cut(numRows, TASK_ROWS).map(([first, count]): Task => {
+    return normCalls(model, batch, normPtr, firstRow + first, count);
+  });
+  return split(tasks, numRows * model.packed.config.dModel);
+}
+
+function normCalls(
   { packed }: Open<PackedModel>,
   { x, pending, normed, normedCodes }: Batch,
   normPtr: number,

@@ -5,7 +5,7 @@ import type { Step } from '../wasm/drive.js';
 import { addAlone, addRows, runRows } from '../wasm/expert-rows.js';
 import type { Open } from '../wasm/held.js';
 import type { BusyExpert } from '../wasm/open-layer.js';
-import { type Choices, place } from '../wasm/place.js';
+import { place } from '../wasm/place.js';
 import { type FfnMemory, ffnCalls, ffnScratchBytes, rowsFrom, TASK_ROWS } from '../wasm/products.js';
 import { type RouterRows, routingIn } from '../wasm/router-rows.js';
 import { cut, type Loop, split, type Task } from '../wasm/tasks.js';
@@ -48,24 +48,22 @@ export interface RoutedCall {
  * The experts that the normed rows choose, added up in the batch's y: in groups, as many as can be in memory.
  *
  * @param router of this layer, whose loop is done
- * @returns what was decided on each byte: asked for before the call's memory is used again
+ * @returns what was decided on each byte
  */
 export function* moeSteps(
   model: Open<PackedModel>,
   ffn: PackedMoe,
   batch: Batch,
   router: RouterRows,
-  choices: Choices,
   { config, experts, ending }: RoutedCall,
-): Generator<Step, () => RoutedToken[], void> {
+): Generator<Step, RoutedToken[], void> {
   const { memory } = model;
   const layer = over(model, ffn);
   const rows = { numTokens: batch.numRows, x: batch.normedCodes, y: batch.y };
-  const placed = place(layer, router, rows, {}, config, choices);
-  const { busy, xList, sums } = placed;
-  const routed = placed.choices
-    ? undefined
-    : routedTokens(routingIn(layer, router, batch.numRows).probs, placed.plan(), config);
+  const { busy, xList, sums, choices, plan } = place(layer, router, rows, {}, config);
+  const routed = choices
+    ? chosenTokens(memory, choices, batch.numRows)
+    : routedTokens(routingIn(layer, router, batch.numRows).probs, plan(), config);
   const groupStart = memory.end;
   for (const group of inGroups(busy, experts.most)) {
     const indices = group.map(({ index }) => index);
@@ -80,7 +78,7 @@ export function* moeSteps(
       yield* addRows(sums, out.list, range);
     }
   }
-  return () => routed ?? chosenTokens(memory, choices, batch.numRows);
+  return routed;
 }
 
 function inGroups(busy: readonly BusyExpert[], most: number): (readonly BusyExpert[])[] {

@@ -4,12 +4,11 @@ import { VOCAB_SIZE } from '../model/config.js';
 import type { Matrix } from '../types.js';
 import type { Step } from '../wasm/drive.js';
 import type { Computation, Open } from '../wasm/held.js';
-import { TASK_ROWS } from '../wasm/products.js';
 import { routerRows } from '../wasm/router-rows.js';
-import { cut, inSequence, type Loop, split, type Task } from '../wasm/tasks.js';
+import { cut, inSequence } from '../wasm/tasks.js';
 import { newRows, part } from '../wasm/workspace.js';
 import { attentionLoops } from './attention.js';
-import { type Batch, newBatch, normCalls, over } from './batch.js';
+import { type Batch, newBatch, normLoop, over } from './batch.js';
 import { denseLoop, moeSteps, type RoutedCall } from './ffn.js';
 import type { PackedModel } from './packed-model.js';
 import { productLoop } from './products.js';
@@ -95,20 +94,14 @@ function* forwardBatch(
 ): Generator<Step, RoutedToken[][], void> {
   const { memory, packed } = model;
   const { numRows } = batch;
-  const tokens: (() => RoutedToken[])[] = [];
+  const routed: RoutedToken[][] = [];
   const layerStart = memory.end;
-  const normLoop = (normPtr: number, firstRow = 0): Loop => {
-    const tasks = cut(numRows - firstRow, TASK_ROWS).map(([first, count]): Task => {
-      return normCalls(model, batch, normPtr, firstRow + first, count);
-    });
-    return split(tasks, (numRows - firstRow) * packed.config.dModel);
-  };
   for (const [l, layer] of packed.layers.entries()) {
     memory.release(layerStart);
     const { ffn } = layer;
     const loops = attentionLoops(model, layer, l, batch, start, call.cachePtr, numThreads);
     batch.pending = batch.projected;
-    loops.push(normLoop(layer.ffnNormPtr));
+    loops.push(normLoop(model, batch, layer.ffnNormPtr));
     if (ffn.kind === 'dense') {
       loops.push(denseLoop(model, ffn, batch, batch.dense!, numThreads));
       yield* inSequence(loops, numThreads);
@@ -117,19 +110,17 @@ function* forwardBatch(
       const router = routerRows(over(model, ffn), batch.normed, numRows);
       loops.push(router.loop);
       yield* inSequence(loops, numThreads);
-      const choices = batch.choices[tokens.length];
-      tokens.push(yield* moeSteps(model, ffn, batch, router, choices, call));
+      routed.push(yield* moeSteps(model, ffn, batch, router, call));
       batch.pending = batch.y;
     }
   }
   memory.release(layerStart);
   const numWanted = numRows - numUnwanted;
-  const routed = tokens.map(ofLayer => ofLayer());
   if (numWanted === 0) return routed;
   const out = newRows(model, numWanted, VOCAB_SIZE); // whole panels
   const from = part(batch.normedCodes, numUnwanted);
   const head = productLoop(model, packed.head, packed.config.dModel, numWanted, from, out, numThreads);
-  yield* inSequence([normLoop(packed.finalNormPtr, numUnwanted), head], numThreads);
+  yield* inSequence([normLoop(model, batch, packed.finalNormPtr, numUnwanted), head], numThreads);
   logits.set(memory.floats(out.ptr, numWanted * VOCAB_SIZE));
   return routed;
 }

@@ -1,6 +1,6 @@
 /** Who is given which rows: decided by kernels where nothing can be dropped, else by the reference. */
 import { planWithinCapacity } from '../dispatch.js';
-import type { Config, DispatchPlan, Matrix, RoutingInputs, Selection } from '../types.js';
+import type { Config, DispatchPlan, RoutingInputs, Selection } from '../types.js';
 import { checkRouting } from '../validate.js';
 import { newSums, type Sums, zeroRows } from './expert-rows.js';
 import { type BusyExpert, busyExperts, dispatch, type OpenLayer } from './open-layer.js';
@@ -39,7 +39,10 @@ export interface Choices {
   readonly margins: number;
 }
 
-export function newChoices({ memory }: Workspace, numTokens: number, numLogits: number): Choices {
+/** The kernel looks for the best of those left, again and again: of more experts the reference sorts them sooner. */
+const MOST_EXPERTS = 1024;
+
+function newChoices({ memory }: Workspace, numTokens: number, numLogits: number): Choices {
   const numPairs = numTokens * numLogits;
   return {
     tokenOffsets: memory.allocate(4 * (numTokens + 1)),
@@ -52,7 +55,6 @@ export function newChoices({ memory }: Workspace, numTokens: number, numLogits: 
 /**
  * The reference's decisions on the probabilities that are there.
  *
- * @param choices where to write them, if the kernel chooses: new ones, if it is given none
  * @throws RangeError where logits overflow float32
  */
 export function place(
@@ -61,13 +63,12 @@ export function place(
   tokens: TokenRows,
   inputs: RoutingInputs,
   config: Config,
-  choices?: Choices,
 ): Placed {
   checkRouting(routingIn(layer, router, tokens.numTokens));
-  const threshold = thresholdOf(config);
+  const threshold = layer.packed.numLogits <= MOST_EXPERTS ? thresholdOf(config) : undefined;
   return threshold === undefined
     ? placeByPlan(layer, router, tokens, inputs, config)
-    : placeByKernel(layer, router, tokens, threshold, inputs, config, choices);
+    : placeByKernel(layer, router, tokens, threshold, inputs, config);
 }
 
 /** That of a router whose decisions the kernel knows, where nothing can be dropped: out of reach for every expert. */
@@ -83,9 +84,7 @@ function placeByPlan(
   inputs: RoutingInputs,
   config: Config,
 ): Placed {
-  const { logits, probs } = routingIn(layer, router, numTokens);
-  const copied = (a: Matrix): Matrix => ({ ...a, data: a.data.slice() }); // deciding may take memory, which then moves
-  const plan = dispatch(layer, { logits: copied(logits), probs: copied(probs) }, inputs, config);
+  const plan = dispatch(layer, routingIn(layer, router, numTokens), inputs, config);
   return {
     busy: busyExperts(plan.expertOffsets, layer.packed),
     numRows: plan.tokenIndex.length,
@@ -102,10 +101,10 @@ function placeByKernel(
   threshold: number,
   inputs: RoutingInputs,
   config: Config,
-  choices = newChoices(layer, numTokens, layer.packed.numLogits),
 ): Placed {
   const { memory, kernels, packed } = layer;
   const { dModel, numLogits } = packed;
+  const choices = newChoices(layer, numTokens, numLogits);
   const { tokenOffsets, expertIndex, expertProbs, margins } = choices;
   const maskPtr = inputs.tokenMask ? putBytes(layer, inputs.tokenMask) : 0;
   const rowPtr = memory.allocate(4 * (numLogits + 4));
