@@ -7,10 +7,10 @@ import type { App } from './lay-out.js';
 
 /** Bytes. Where one is exceeded for a good reason, it is raised in the commit that needs it. */
 const BUDGETS = {
-  unpacked: 1_000_000,
+  unpacked: 1_010_000,
   xmoe: { minified: 23_000, gzip: 9_000 },
-  'xmoe/wasm': { minified: 94_000, gzip: 54_000 },
-  'xmoe/runtime': { minified: 132_000, gzip: 68_000 },
+  'xmoe/wasm': { minified: 95_000, gzip: 54_000 },
+  'xmoe/runtime': { minified: 133_000, gzip: 68_000 },
 };
 
 export interface Size {
