@@ -140,7 +140,7 @@ export function combineApprox(
       const pair = t * numExperts + e;
       if (kept[pair] !== IN || (only !== undefined && t !== only)) continue;
       const w = weights.value.data[pair];
-      const dw = weights.error[pair] + flushed(w, rounding.compute);
+      const dw = errorOfWeight(weights, pair, rounding);
       numTerms[t]++;
       for (let c = 0; c < cols; c++) {
         const [o, dO] = [out.value.data[i * cols + c], out.error[i * cols + c]];
@@ -151,12 +151,19 @@ export function combineApprox(
       }
     }
   }
-  const coarser = Math.max(1, rounding.store.unitRoundoff / rounding.u);
-  for (let at = 0; at < error.length; at++) {
-    const n = numTerms[Math.floor(at / cols)];
-    if (n === 0) continue;
-    const products = n * floorOf(rounding.compute);
-    error[at] += rounding.sum(n) * coarser * size[at] + products + storing(rounding.store, size[at]);
-  }
+  for (let at = 0; at < error.length; at++)
+    error[at] += errorOfSum(numTerms[Math.floor(at / cols)], size[at], rounding);
   return { value: y, error };
+}
+
+/** Of a combine weight as a factor: its own error, and what is lost of one that is subnormal in `store`. */
+export function errorOfWeight({ value, error }: Approximate, pair: number, { store }: Rounding): number {
+  return error[pair] + flushed(value.data[pair], store);
+}
+
+/** What n weighted rows and their sum lose, each product and each sum taken in `store`; `size`: the sum of the products' magnitudes. */
+export function errorOfSum(n: number, size: number, rounding: Rounding): number {
+  const { store, u } = rounding;
+  const coarser = Math.max(1, store.unitRoundoff / u);
+  return rounding.sum(n) * coarser * size + n * floorOf(store) + storing(store, size);
 }

@@ -65,10 +65,10 @@ export function floorOf({ name, smallestNormal, unitRoundoff }: FloatFormat): nu
   return name === 'f16' ? unitRoundoff * smallestNormal : smallestNormal;
 }
 
-/** What is lost of a factor that is read by hardware which takes subnormal numbers for 0: all of it, if it is one. */
-export function flushed(value: number, { smallestNormal }: FloatFormat): number {
+/** What is lost of a factor below the smallest normal number: all of it in hardware that takes such numbers for 0, but not in f16. */
+export function flushed(value: number, format: FloatFormat): number {
   const size = Math.abs(value);
-  return size < smallestNormal ? size : 0;
+  return size < format.smallestNormal ? Math.min(size, floorOf(format)) : 0;
 }
 
 /** Storing a value of magnitude at most `size`: absolute error. */

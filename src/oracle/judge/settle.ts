@@ -62,7 +62,7 @@ export function settle(
       continue;
     }
     const choices = choicesOf(undecided.length);
-    let isExplained = y !== undefined && explains(t, kept);
+    let isExplained = y !== undefined && mayBe(t, kept) && explains(t, kept);
     if (!y || (!choices && !isExplained)) open.add(t);
     if (!choices) isUnsure = true;
     if (!y || !choices || (isExplained && !isAskedFor)) continue;
@@ -81,7 +81,7 @@ export function settle(
 
   /** Which of n undecided pairs may be kept together; undefined where there are too many to be tried. */
   function choicesOf(n: number): number[][] | undefined {
-    if (isOneEach) return Array.from({ length: n }, (_, bit) => [bit]);
+    if (isOneEach) return [[], ...Array.from({ length: n }, (_, bit) => [bit])]; // none, where the weights tell the one
     return n > MOST_UNDECIDED ? undefined : subsets(n);
   }
 
