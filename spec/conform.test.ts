@@ -603,6 +603,40 @@ test('where the format overflows nobody is blamed', () => {
   assertConforms(conformance);
   assert.match(verdictOn(conformance, 'experts').detail, /may overflow the format/);
   assertBlamed(conform(infinite, call, arithmeticNamed('bf16')), 'experts');
+
+  // a weight or a bias that float16 does not reach
+  const { weights } = call;
+  for (const large of [
+    { ...weights, up: [one(1)], down: [one(70_000)] },
+    { ...weights, up: [one(1)], downBias: one(70_000) },
+  ]) {
+    const more = { ...call, x: one(0.5), weights: large };
+    const out = infinite.get('expert_out')!;
+    assertConforms(conform(new Map([['expert_out', out]]), more, arithmeticNamed('f16')));
+    assertBlamed(conform(new Map([['expert_out', out]]), more, arithmeticNamed('bf16')), 'experts');
+  }
+
+  // 0 · Inf is NaN: of relu, and of its slope
+  const nan = floats([1, 1], Number.NaN);
+  const zero = { ...call, x: one(70_000), weights: { ...weights, up: [one(0)] }, gradY: one(1) };
+  const outputs = changed(only(run(zero), 'logits'), {
+    y: nan,
+    'grad.experts.up_proj': { ...nan, shape: [1, 1, 1] },
+  });
+  assertConforms(conform(outputs, zero, arithmeticNamed('f16')));
+  assertBlamed(conform(outputs, zero, arithmeticNamed('bf16')), 'combine');
+
+  // logits that float32 does not reach, and their softmax
+  const steep = { ...call, x: one(1), weights: { ...weights, router: one(1e39), up: [one(1)] } };
+  const ofSteep = changed(run(steep), {
+    logits: floats([1, 1], Number.POSITIVE_INFINITY),
+    probs: nan,
+    combine: nan,
+    y: nan,
+    load_balancing_loss: floats([1], Number.NaN),
+  });
+  assertConforms(conform(ofSteep, steep, f32));
+  assertBlamed(conform(ofSteep, steep, f64), 'logits');
 });
 
 test('where the format overflows, either of two tokens alike may have been kept', () => {
