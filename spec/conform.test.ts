@@ -660,6 +660,19 @@ test('where the format overflows, either of two tokens alike may have been kept'
   }
 });
 
+test('the bounds by which y tells its experts are those by which it is judged', () => {
+  // two experts of equal probability that differ by k / 1024; bfloat16 holds the first token, and not the second
+  const config: Config = { router: 'switch', numExperts: 2, capacityFactor: null, activation: 'relu' };
+  const matrix = (...data: number[]) => ({ rows: 2, cols: 2, data: Float64Array.from(data) });
+  const x = matrix(0.75, 0, 0.7501, 1);
+  for (let k = 1; k < 64; k++) {
+    const down = [matrix(1, 0, 0, 0), matrix(1 + k / 1024, 0, 0, 1)];
+    const weights = { router: matrix(0, 0, 0, 0), up: [matrix(1, 0, 0, 1), matrix(1, 0, 0, 1)], down };
+    const y = floats([2, 2], ...[0, 1].flatMap(t => [((1 + k / 1024) * x.data[2 * t]) / 2, x.data[2 * t + 1] / 2]));
+    assertConforms(conform(new Map([['y', y]]), { config, weights, x, inputs: {} }, arithmeticNamed('bf16')));
+  }
+});
+
 test('errors that are all of one sign exceed the probabilistic bound: a warning, no fault', () => {
   const width = 4096;
   const call: LayerCall = {

@@ -6,7 +6,7 @@ import { linear } from '../../linear.js';
 import { largestMagnitude, row, zeros } from '../../matrix.js';
 import type { Floats, Matrix } from '../../types.js';
 import type { FloatFormat } from './arithmetic.js';
-import { floorOf, holds, type Rounding, storing } from './rounding.js';
+import { floorOf, holds, isHeld, type Rounding, storing } from './rounding.js';
 
 export interface Approximate {
   /** The reference's. */
@@ -43,8 +43,11 @@ export function given(value: Matrix, rounding: Rounding): Approximate {
  */
 export function asOperand({ value, error }: Approximate, { operands, store }: Rounding): Approximate {
   if (operands !== 'int8') {
-    if (holds(operands, value.data)) return { value, error };
-    return { value, error: error.map((e, i) => e + storing(operands, Math.abs(value.data[i]) + e)) };
+    // each number by itself: what a row may be off by does not hang on the rows beside it
+    const rounded = error.map((e, i) =>
+      e === 0 && isHeld(operands, value.data[i]) ? e : e + storing(operands, Math.abs(value.data[i]) + e),
+    );
+    return { value, error: rounded };
   }
   const rounded = error.slice();
   for (let i = 0; i < value.rows; i++) {
