@@ -406,6 +406,56 @@ test('D9 any best assignment passes, a worse or unbalanced one does not', () => 
   assertBlamed(choosing(1, 1, 0, 1), 'selection', /expert 0 has 1 tokens, expected 2/);
 });
 
+test('D9 combine weights tell the assignment, those that are 0 by underflow too', () => {
+  const call = callOf(
+    [
+      [0, -1000],
+      [1000, 0],
+    ],
+    { router: 'base_train' },
+  );
+  // both have a total score of 0; sigmoid(−1000) is 0
+  for (const [weights, y] of [
+    [[0.5, 0, 0, 0.5], floats([2, 2], 0.5, 0.5, 1, 2)],
+    [[0, 0, 1, 0], floats([2, 2], 0, 0, 1, 1)],
+  ] as const) {
+    const told = new Map([
+      ['combine', floats([2, 2], ...weights)],
+      ['y', y],
+      ['expert_out', floats([2, 2], 1, 1, 2, 4)],
+    ]);
+    const conformance = conform(told, call, f32);
+    assertConforms(conformance);
+    assert.equal(verdictOn(conformance, 'experts').verdict, 'agree');
+    assertBlamed(conform(changed(told, { expert_out: floats([2, 2], 1, 1, 2, 5) }), call, f32), 'experts');
+  }
+});
+
+test('C1 in f16 each product may be rounded to a subnormal number, and so may each weight', () => {
+  const f16 = arithmeticNamed('f16');
+  const step = 2 ** -24;
+  const called = (logits: number[][], out: (expert: number) => number) => {
+    const call = callOf(logits, { router: 'dense' });
+    const downBias = matrixOf(logits[0].length, call.x.cols, out);
+    return { ...call, weights: { ...call.weights, downBias } };
+  };
+  const judged = (call: LayerCall, y: number) => {
+    const { cols } = call.x;
+    return conform(changed(run(call), { y: floats([1, cols], ...Array<number>(cols).fill(y)) }), call, f16);
+  };
+  const ofSmallRows = called(level(4), () => 6 * step);
+  assertConforms(judged(ofSmallRows, 6 * step));
+  assertConforms(judged(ofSmallRows, 8 * step)); // four products of 1.5 steps, each rounded to 2
+  assertBlamed(judged(ofSmallRows, 9 * step), 'combine');
+
+  const ofSmallWeight = called([[0, -12.375]], e => 1024 * e);
+  const weight = 1 / (1 + Math.exp(12.375)); // 70.8 steps
+  const steps = Math.round(weight / step);
+  assert.ok(Math.abs(weight / step - steps) > 0.15);
+  assertConforms(judged(ofSmallWeight, 1024 * step * steps));
+  assertBlamed(judged(ofSmallWeight, 1024 * step * (steps + 2)), 'combine');
+});
+
 test('E2 relu′(0) is 0 where the sum is exactly 0, and either where rounding may have moved it', () => {
   const one = (v: number, rows = 1): Matrix => matrixOf(rows, 1, () => v);
   const call = (x: number, bias: number): LayerCall => ({
@@ -553,6 +603,40 @@ test('where the format overflows nobody is blamed', () => {
   assertConforms(conformance);
   assert.match(verdictOn(conformance, 'experts').detail, /may overflow the format/);
   assertBlamed(conform(infinite, call, arithmeticNamed('bf16')), 'experts');
+
+  // a weight or a bias that float16 does not reach
+  const { weights } = call;
+  for (const large of [
+    { ...weights, up: [one(1)], down: [one(70_000)] },
+    { ...weights, up: [one(1)], downBias: one(70_000) },
+  ]) {
+    const more = { ...call, x: one(0.5), weights: large };
+    const out = infinite.get('expert_out')!;
+    assertConforms(conform(new Map([['expert_out', out]]), more, arithmeticNamed('f16')));
+    assertBlamed(conform(new Map([['expert_out', out]]), more, arithmeticNamed('bf16')), 'experts');
+  }
+
+  // 0 · Inf is NaN: of relu, and of its slope
+  const nan = floats([1, 1], Number.NaN);
+  const zero = { ...call, x: one(70_000), weights: { ...weights, up: [one(0)] }, gradY: one(1) };
+  const outputs = changed(only(run(zero), 'logits'), {
+    y: nan,
+    'grad.experts.up_proj': { ...nan, shape: [1, 1, 1] },
+  });
+  assertConforms(conform(outputs, zero, arithmeticNamed('f16')));
+  assertBlamed(conform(outputs, zero, arithmeticNamed('bf16')), 'combine');
+
+  // logits that float32 does not reach, and their softmax
+  const steep = { ...call, x: one(1), weights: { ...weights, router: one(1e39), up: [one(1)] } };
+  const ofSteep = changed(run(steep), {
+    logits: floats([1, 1], Number.POSITIVE_INFINITY),
+    probs: nan,
+    combine: nan,
+    y: nan,
+    load_balancing_loss: floats([1], Number.NaN),
+  });
+  assertConforms(conform(ofSteep, steep, f32));
+  assertBlamed(conform(ofSteep, steep, f64), 'logits');
 });
 
 test('where the format overflows, either of two tokens alike may have been kept', () => {
@@ -573,6 +657,19 @@ test('where the format overflows, either of two tokens alike may have been kept'
     [0, 0, 90_000, 0],
   ]) {
     assertConforms(conform(new Map([['y', floats([2, 2], ...y)]]), call, arithmeticNamed('f16')));
+  }
+});
+
+test('the bounds by which y tells its experts are those by which it is judged', () => {
+  // two experts of equal probability that differ by k / 1024; bfloat16 holds the first token, and not the second
+  const config: Config = { router: 'switch', numExperts: 2, capacityFactor: null, activation: 'relu' };
+  const matrix = (...data: number[]) => ({ rows: 2, cols: 2, data: Float64Array.from(data) });
+  const x = matrix(0.75, 0, 0.7501, 1);
+  for (let k = 1; k < 64; k++) {
+    const down = [matrix(1, 0, 0, 0), matrix(1 + k / 1024, 0, 0, 1)];
+    const weights = { router: matrix(0, 0, 0, 0), up: [matrix(1, 0, 0, 1), matrix(1, 0, 0, 1)], down };
+    const y = floats([2, 2], ...[0, 1].flatMap(t => [((1 + k / 1024) * x.data[2 * t]) / 2, x.data[2 * t + 1] / 2]));
+    assertConforms(conform(new Map([['y', y]]), { config, weights, x, inputs: {} }, arithmeticNamed('bf16')));
   }
 });
 
@@ -625,6 +722,24 @@ test('the load-balancing loss may count any of several first choices, and nothin
   assertConforms(of(means[0] + means[1]));
   assert.equal(verdictOn(of(2 * means[0]), 'loss').numAmbiguous, 1);
   assertBlamed(of(2 * means[1]), 'loss');
+});
+
+test('the training loss tells which of several first choices were counted, where the load-balancing loss is not given', () => {
+  const logits = [
+    [0, 0],
+    [9, 0],
+  ];
+  const call = callOf(logits, { auxLossCoef: 0.5 }, { gradY: matrixOf(2, 2, () => 1) });
+  const sumOfY = Array.from(run(call).get('y')!.data).reduce((sum, v) => sum + v, 0);
+  const means = [(0.5 + 1 / (1 + Math.exp(-9))) / 2, (0.5 + 1 / (1 + Math.exp(9))) / 2];
+  const of = (balancing: number) => {
+    const loss = floats([1], sumOfY + 0.5 * balancing);
+    return conform(changed(only(run(call), 'y'), { loss }), call, f64);
+  };
+  assertConforms(of(2 * means[0]));
+  assertConforms(of(means[0] + means[1]));
+  assertBlamed(of(2 * means[1]), 'loss');
+  assertBlamed(of(2.1 * means[0]), 'loss');
 });
 
 test('the report names the stage, the place and the figures, and is JSON without loss', () => {

@@ -1,10 +1,12 @@
-/** The package's own float32 backends under the oracle: never accused. Long runs: bench/false-alarms.ts. */
+/** The package's own float32 backends under the oracle, in order and in reverse: never accused. Long runs: bench/false-alarms.ts. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Backend, reference, referenceF32 } from 'xmoe';
-import { callOf, conform, describe, implementationOf, Tally } from 'xmoe/oracle';
+import { drawRecipe, layerOf } from 'xmoe/cases';
+import { callOf, conform, describe, implementationOf, type Outputs, Tally } from 'xmoe/oracle';
 import { wasmBackend } from 'xmoe/wasm';
 import { RUNS } from './environment.js';
+import { inReverse } from './in-reverse.js';
 import { partOfOutputs } from './part-of-outputs.js';
 
 const SEED = Number(process.env.SEED ?? Date.now() % 2 ** 31);
@@ -20,17 +22,28 @@ for (const [name, backend] of backends) {
   const options = backend instanceof Error ? { skip: backend.message } : {};
   test(`no false alarm: ${name}`, options, async t => {
     const implementation = implementationOf(backend as Backend);
+    const runInReverse = inReverse(implementation);
     const tally = new Tally();
     for (let index = 0; index < RUNS; index++) {
-      const call = callOf(SEED, index, {}, index % 4 === 0);
+      const gradients = index % 4 === 0;
+      const call = callOf(SEED, index, {}, gradients);
+      const conforming = (outputs: Outputs, what: string) => {
+        const conformance = conform(outputs, call, implementation.arithmetic);
+        const message = `case ${index} of seed ${SEED}, ${what}\n${describe(conformance)}`;
+        assert.equal(conformance.verdict, 'conforms', message);
+        return conformance;
+      };
       const outputs = await implementation.run(call);
-      const some = partOfOutputs(outputs, index);
-      const conformance = conform(outputs, call, implementation.arithmetic);
-      const ofPart = some.size > 0 ? conform(some, call, implementation.arithmetic) : conformance;
-      for (const judged of [conformance, ofPart]) {
-        assert.equal(judged.verdict, 'conforms', `case ${index} of seed ${SEED}\n${describe(judged)}`);
+      tally.add(conforming(outputs, 'in order'));
+      const reversed = await runInReverse(layerOf(drawRecipe(SEED, index)), gradients);
+      conforming(reversed, 'in reverse');
+      for (const [all, what] of [
+        [outputs, 'in order'],
+        [reversed, 'in reverse'],
+      ] as const) {
+        const some = partOfOutputs(all, index);
+        if (some.size > 0) conforming(some, `${what}: ${[...some.keys()].join(', ')}`);
       }
-      tally.add(conformance);
     }
     const judged = [...tally.stages].map(([stage, { verdicts }]) => `${stage} ${verdicts.agree + verdicts.admissible}`);
     t.diagnostic(`seed ${SEED}, ${RUNS} cases; stages judged: ${judged.join(', ')}`);

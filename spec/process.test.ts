@@ -65,6 +65,12 @@ test('a program that answers conforms', async () => {
   assert.deepEqual(await judged('serve();'), { verdict: 'conforms', findings: [] });
 });
 
+test('a limit of more seconds than a timer can count is none', async () => {
+  for (const seconds of [1e9, Number.POSITIVE_INFINITY]) {
+    assert.deepEqual(await judged('serve();', { seconds }), { verdict: 'conforms', findings: [] });
+  }
+});
+
 test('a program that is asked for gradients is judged by them', async () => {
   const script = (factor: number) => `for (let q; (q = read()); ) {
     const { x, weights, config, inputs, gradY } = readLayerCase(q);
@@ -293,9 +299,11 @@ function hasEnded(pid: number): boolean {
   }
 }
 
-test('a program that does not exist is bad usage', async () => {
+test('a program that does not exist is bad usage, and leaves nothing to be ended', async () => {
+  const numListeners = process.listenerCount('exit');
   await assert.rejects(
     processImplementation(['no-such-program-of-ours']),
     /"command" expected a program that starts, got spawn/,
   );
+  assert.equal(process.listenerCount('exit'), numListeners);
 });

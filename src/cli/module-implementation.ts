@@ -7,6 +7,7 @@ import {
   ImplementationError,
   type LayerCall,
 } from '../oracle/index.js';
+import { millisecondsOf } from '../process/milliseconds.js';
 import type { Answer, Loaded, ModuleSource, Question } from './module-worker.js';
 
 export interface ModuleOptions {
@@ -88,7 +89,7 @@ class ModuleThread {
       };
       const timer = setTimeout(
         () => fail(`one that is not loaded within ${seconds} s: ${source.path}`),
-        1000 * seconds,
+        millisecondsOf(seconds),
       );
       worker.once('message', (message: Loaded) => {
         clearTimeout(timer);
@@ -121,7 +122,7 @@ class ModuleThread {
   ask(question: Question, seconds: number): Promise<Answer> {
     if (this.#failure) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => this.#fail('hung', `gave no answer within ${seconds} s`), 1000 * seconds);
+      const timer = setTimeout(() => this.#fail('hung', `gave no answer within ${seconds} s`), millisecondsOf(seconds));
       this.#question = { resolve, reject, timer };
       this.#worker.postMessage(question);
     });

@@ -5,9 +5,10 @@ import { importNode, nodeProcess } from '../node.js';
 import { ImplementationError } from '../oracle/search/implementation-error.js';
 import type { Finding } from '../oracle/types.js';
 import { quote } from '../safetensors/json.js';
+import { millisecondsOf } from './milliseconds.js';
 
 export interface ProcessLimits {
-  /** Seconds from a question to the end of its answer; the start of the program is part of the first. */
+  /** Seconds from a question to the end of its answer; the start of the program is part of the first. Infinity: no limit. */
   readonly seconds: number;
   /** Bytes of memory (resident, of the program itself) above which it is ended; looked at on Linux alone. */
   readonly memoryBytes: number;
@@ -50,6 +51,7 @@ export class ForeignProcess {
       const child = spawn(program, args, { stdio: 'pipe', detached: process.platform !== 'win32' });
       const foreign = new ForeignProcess(child, limits, readFileSync);
       await new Promise<void>((resolve, reject) => child.once('spawn', resolve).once('error', reject));
+      process.once('exit', foreign.#endWithUs);
       return foreign;
     } catch (error) {
       throw unexpected(TypeError, 'command', 'a program that starts', (error as Error).message);
@@ -60,7 +62,6 @@ export class ForeignProcess {
     this.#child = child;
     this.#limits = limits;
     this.#readFile = readFile;
-    process.once('exit', this.#endWithUs);
     child.on('error', () => {}); // `start` tells
     child.on('exit', (code, signal) => this.#gone(signal ? `was ended by ${signal}` : `exited with status ${code}`));
     child.stdin!.on('error', () => this.#failSoon('closed its stdin'));
@@ -81,7 +82,10 @@ export class ForeignProcess {
     if (this.#failure) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
       const tooLate = () => this.#fail('hung', `gave no answer within ${seconds} s${this.#soFar()}`);
-      const timers = [setTimeout(tooLate, 1000 * seconds), setInterval(() => this.#checkMemory(), MEMORY_POLL_MS)];
+      const timers = [
+        setTimeout(tooLate, millisecondsOf(seconds)),
+        setInterval(() => this.#checkMemory(), MEMORY_POLL_MS),
+      ];
       this.#question = { resolve, reject, maxBytes, timers };
       const length = new Uint8Array(8);
       new DataView(length.buffer).setBigUint64(0, BigInt(question.length), true);

@@ -5,7 +5,8 @@
 import { linear } from '../../linear.js';
 import { largestMagnitude, row, zeros } from '../../matrix.js';
 import type { Floats, Matrix } from '../../types.js';
-import { floorOf, holds, type Rounding, storing } from './rounding.js';
+import type { FloatFormat } from './arithmetic.js';
+import { floorOf, holds, isHeld, type Rounding, storing } from './rounding.js';
 
 export interface Approximate {
   /** The reference's. */
@@ -42,8 +43,11 @@ export function given(value: Matrix, rounding: Rounding): Approximate {
  */
 export function asOperand({ value, error }: Approximate, { operands, store }: Rounding): Approximate {
   if (operands !== 'int8') {
-    if (holds(operands, value.data)) return { value, error };
-    return { value, error: error.map((e, i) => e + storing(operands, Math.abs(value.data[i]) + e)) };
+    // each number by itself: what a row may be off by does not hang on the rows beside it
+    const rounded = error.map((e, i) =>
+      e === 0 && isHeld(operands, value.data[i]) ? e : e + storing(operands, Math.abs(value.data[i]) + e),
+    );
+    return { value, error: rounded };
   }
   const rounded = error.slice();
   for (let i = 0; i < value.rows; i++) {
@@ -93,9 +97,10 @@ export function linearApprox(x: Approximate, w: Matrix, bias: Floats | undefined
     wide.data[i] = e + relative * (Math.abs(x.value.data[i]) + e);
   }
   const biasFormat = operands === 'int8' ? store : operands;
-  const relativeBias = sums + (bias && !holds(biasFormat, bias) ? biasFormat.unitRoundoff : 0);
-  const magnitudesOfBias = bias && Float64Array.from(bias, b => Math.abs(b) * relativeBias);
-  const error = linear(wide, magnitudes(w, relativeW), magnitudesOfBias).data as Float64Array;
+  const roundsBias = bias !== undefined && !holds(biasFormat, bias);
+  const ofBias = (size: number) => sums * size + (roundsBias ? storing(biasFormat, size) : 0);
+  const errorOfBias = bias && Float64Array.from(bias, b => ofBias(Math.abs(b)));
+  const error = linear(wide, magnitudes(w, relativeW), errorOfBias).data as Float64Array;
   if (roundsW) addSteps(error, x, w, operands);
   const floor = (k + 2) * floorOf(compute);
   for (let i = 0; i < error.length; i++) {
@@ -105,7 +110,7 @@ export function linearApprox(x: Approximate, w: Matrix, bias: Floats | undefined
   return { value, error };
 }
 
-/** δy[i, j] += δw[j] Σ_k (|x[i, k]| + δx[i, k]), δw the absolute part of rounding w. */
+/** δy[i, j] += δw[j] Σ_k (|x[i, k]| + δx[i, k]), δw the absolute part of rounding w; Infinity where the format does not reach. */
 function addSteps(error: Float64Array, x: Approximate, w: Matrix, operands: Rounding['operands']): void {
   const { rows, cols, data } = x.value;
   const sums = new Float64Array(rows);
@@ -113,7 +118,9 @@ function addSteps(error: Float64Array, x: Approximate, w: Matrix, operands: Roun
     for (let at = i * cols; at < (i + 1) * cols; at++) sums[i] += Math.abs(data[at]) + x.error[at];
   }
   for (let j = 0; j < w.rows; j++) {
-    const step = operands === 'int8' ? largestMagnitude(row(w, j)) * INT8_HALF_STEP_W : floorOf(operands);
+    const largest = largestMagnitude(row(w, j));
+    const ofFormat = (format: FloatFormat) => (largest > format.largest ? Number.POSITIVE_INFINITY : floorOf(format));
+    const step = operands === 'int8' ? largest * INT8_HALF_STEP_W : ofFormat(operands);
     for (let i = 0; i < rows; i++) error[i * w.rows + j] += sums[i] * step;
   }
 }

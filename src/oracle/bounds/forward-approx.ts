@@ -117,8 +117,7 @@ function onesLike(kept: Uint8Array, cols: number): Matrix {
  * y = Σ w·o: each term's own error by the product rule, and that of a sum of as many terms as the token has experts, in
  * any order, taken in `store`.
  *
- * Shapes  out [A, d], weights [T, E], plan with A rows -> [T, d]; rows whose pair is not in `kept` [T, E] are left out,
- *         and so are all tokens but `only`, where it is given
+ * Shapes  out [A, d], weights [T, E], plan with A rows -> [T, d]; rows whose pair is not in `kept` [T, E] are left out
  */
 export function combineApprox(
   out: Approximate,
@@ -126,37 +125,72 @@ export function combineApprox(
   plan: DispatchPlan,
   kept: Uint8Array,
   rounding: Rounding,
-  only?: number,
 ): Approximate {
-  const { numTokens, numExperts } = plan.selection;
   const cols = out.value.cols;
-  const y = zeros(numTokens, cols);
-  const error = new Float64Array(numTokens * cols);
-  const size = new Float64Array(numTokens * cols);
-  const numTerms = new Int32Array(numTokens);
+  const y = exactly(zeros(plan.selection.numTokens, cols));
+  rowsOfTokens(plan).forEach((rows, t) => {
+    const { value, error } = combineTokenApprox(out, weights, rows, kept, rounding);
+    y.value.data.set(value.data, t * cols);
+    y.error.set(error, t * cols);
+  });
+  return y;
+}
+
+/** Where a row is in the plan, and in [T, E]. */
+export interface TokenRow {
+  readonly index: number;
+  readonly pair: number;
+}
+
+/** The rows of each token, in order of expert. */
+export function rowsOfTokens({ selection, expertOffsets, tokenIndex }: DispatchPlan): TokenRow[][] {
+  const { numTokens, numExperts } = selection;
+  const rows = Array.from({ length: numTokens }, (): TokenRow[] => []);
   for (let e = 0; e < numExperts; e++) {
-    for (let i = plan.expertOffsets[e]; i < plan.expertOffsets[e + 1]; i++) {
-      const t = plan.tokenIndex[i];
-      const pair = t * numExperts + e;
-      if (kept[pair] !== IN || (only !== undefined && t !== only)) continue;
-      const w = weights.value.data[pair];
-      const dw = weights.error[pair] + flushed(w, rounding.compute);
-      numTerms[t]++;
-      for (let c = 0; c < cols; c++) {
-        const [o, dO] = [out.value.data[i * cols + c], out.error[i * cols + c]];
-        const at = t * cols + c;
-        y.data[at] += w * o;
-        error[at] += Math.abs(w) * dO + dw * (Math.abs(o) + dO);
-        size[at] += (Math.abs(w) + dw) * (Math.abs(o) + dO);
-      }
+    for (let index = expertOffsets[e]; index < expertOffsets[e + 1]; index++) {
+      const t = tokenIndex[index];
+      rows[t].push({ index, pair: t * numExperts + e });
     }
   }
-  const coarser = Math.max(1, rounding.store.unitRoundoff / rounding.u);
-  for (let at = 0; at < error.length; at++) {
-    const n = numTerms[Math.floor(at / cols)];
-    if (n === 0) continue;
-    const products = n * floorOf(rounding.compute);
-    error[at] += rounding.sum(n) * coarser * size[at] + products + storing(rounding.store, size[at]);
+  return rows;
+}
+
+/** One token's y, of its rows that are in `kept`: [1, d]. */
+export function combineTokenApprox(
+  out: Approximate,
+  weights: Approximate,
+  rows: readonly TokenRow[],
+  kept: Uint8Array,
+  rounding: Rounding,
+): Approximate {
+  const cols = out.value.cols;
+  const y = zeros(1, cols);
+  const error = new Float64Array(cols);
+  const size = new Float64Array(cols);
+  let numTerms = 0;
+  for (const { index, pair } of rows) {
+    if (kept[pair] !== IN) continue;
+    numTerms++;
+    const [w, dw] = [weights.value.data[pair], errorOfWeight(weights, pair, rounding)];
+    for (let c = 0; c < cols; c++) {
+      const [o, dO] = [out.value.data[index * cols + c], out.error[index * cols + c]];
+      y.data[c] += w * o;
+      error[c] += Math.abs(w) * dO + dw * (Math.abs(o) + dO);
+      size[c] += (Math.abs(w) + dw) * (Math.abs(o) + dO);
+    }
   }
+  for (let c = 0; c < cols; c++) error[c] += errorOfSum(numTerms, size[c], rounding);
   return { value: y, error };
+}
+
+/** Of a combine weight as a factor: its own error, and what is lost of one that is subnormal in `store`. */
+export function errorOfWeight({ value, error }: Approximate, pair: number, { store }: Rounding): number {
+  return error[pair] + flushed(value.data[pair], store);
+}
+
+/** What n weighted rows and their sum lose, each product and each sum taken in `store`; `size`: the sum of the products' magnitudes. */
+export function errorOfSum(n: number, size: number, rounding: Rounding): number {
+  const { store, u } = rounding;
+  const coarser = Math.max(1, store.unitRoundoff / u);
+  return rounding.sum(n) * coarser * size + n * floorOf(store) + storing(store, size);
 }

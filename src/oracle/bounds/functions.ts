@@ -2,7 +2,7 @@
 import { activations, sigmoid } from '../../activations.js';
 import { zeros } from '../../matrix.js';
 import type { ActivationName, Matrix } from '../../types.js';
-import type { Approximate } from './approximate.js';
+import { type Approximate, isBound } from './approximate.js';
 import { floorOf, REFERENCE_U, type Rounding } from './rounding.js';
 
 /** What evaluating σ(h) loses, relative to |h|. */
@@ -49,7 +49,7 @@ export function activationApprox(h: Approximate, activation: ActivationName, rou
   for (let i = 0; i < data.length; i++) {
     const [v, e] = [data[i], h.error[i]];
     value.data[i] = apply(v);
-    if (activation !== 'relu' || v + e > 0) error[i] = slope * e + loss * (Math.abs(v) + e) + floor;
+    if (activation !== 'relu' || !isBound(e) || v + e > 0) error[i] = slope * e + loss * (Math.abs(v) + e) + floor;
   }
   return { value, error };
 }
@@ -84,7 +84,8 @@ export function slopeApprox(
   for (let i = 0; i < error.length; i++) {
     const [v, e] = [h.value.data[i], h.error[i]];
     value.data[i] = derivative(v);
-    if (activation === 'relu') error[i] = Math.abs(v) <= e && e > 0 ? 1 : 0;
+    if (!isBound(e)) error[i] = e;
+    else if (activation === 'relu') error[i] = Math.abs(v) <= e && e > 0 ? 1 : 0;
     else {
       const size = Math.abs(v) + e;
       const cubic = activation === 'gelu_tanh' ? 1 + 0.134 * size * size : 1;
@@ -99,7 +100,7 @@ export function slopeApprox(
  *
  * Maths   a relative error r_f of each e^(z_f − max) is one of at most (r_e + r) / (1 − r) in p_e, r = Σ_f p_f r_f. r_f is
  *         made of the errors of z, of the difference, which is rounded (u |z_f − max|), and of exp; a sum of E terms and
- *         a division add to it
+ *         a division add to it. No more than 1, unless a logit may overflow
  * Shapes  z [T, E] -> [T, E]
  */
 export function softmaxApprox(z: Approximate, probs: Matrix, rounding: Rounding): Approximate {
@@ -114,6 +115,7 @@ export function softmaxApprox(z: Approximate, probs: Matrix, rounding: Rounding)
     const start = t * cols;
     let max = Number.NEGATIVE_INFINITY;
     for (let e = 0; e < cols; e++) max = Math.max(max, z.value.data[start + e]);
+    const most = z.error.subarray(start, start + cols).every(isBound) ? 1 : Number.POSITIVE_INFINITY;
     let average = 0;
     for (let e = 0; e < cols; e++) {
       const distance = max - z.value.data[start + e];
@@ -122,7 +124,7 @@ export function softmaxApprox(z: Approximate, probs: Matrix, rounding: Rounding)
     }
     for (let e = 0; e < cols; e++) {
       const r = (relative[e] + average + shared) / (1 - average);
-      error[start + e] = average < 1 / 2 ? Math.min(1, probs.data[start + e] * r + floor) : 1;
+      error[start + e] = average < 1 / 2 ? Math.min(1, probs.data[start + e] * r + floor) : most;
     }
   }
   return { value: probs, error };

@@ -65,10 +65,10 @@ export function floorOf({ name, smallestNormal, unitRoundoff }: FloatFormat): nu
   return name === 'f16' ? unitRoundoff * smallestNormal : smallestNormal;
 }
 
-/** What is lost of a factor that is read by hardware which takes subnormal numbers for 0: all of it, if it is one. */
-export function flushed(value: number, { smallestNormal }: FloatFormat): number {
+/** What is lost of a factor below the smallest normal number: all of it in hardware that takes such numbers for 0, but not in f16. */
+export function flushed(value: number, format: FloatFormat): number {
   const size = Math.abs(value);
-  return size < smallestNormal ? size : 0;
+  return size < format.smallestNormal ? Math.min(size, floorOf(format)) : 0;
 }
 
 /** Storing a value of magnitude at most `size`: absolute error. */
@@ -82,14 +82,15 @@ export function storing(format: FloatFormat, size: number): number {
 /** Whether the format holds all of these numbers exactly. */
 export function holds(format: FloatFormat, values: Floats): boolean {
   if (format.name === 'f64' || (format.name === 'f32' && values instanceof Float32Array)) return true;
-  const splitter = 2 ** 53 * format.unitRoundoff + 1; // Veltkamp: leaves as many bits as the significand has
-  const { smallestNormal, largest } = format;
-  for (let i = 0; i < values.length; i++) {
-    const v = values[i];
-    if (v === 0) continue;
-    const size = Math.abs(v);
-    const c = splitter * v;
-    if (size < smallestNormal || size > largest || c - (c - v) !== v) return false;
-  }
+  for (let i = 0; i < values.length; i++) if (!isHeld(format, values[i])) return false;
   return true;
+}
+
+/** Whether the format holds a number exactly. */
+export function isHeld({ name, unitRoundoff, smallestNormal, largest }: FloatFormat, v: number): boolean {
+  if (name === 'f64' || v === 0) return true;
+  const splitter = 2 ** 53 * unitRoundoff + 1; // Veltkamp: leaves as many bits as the significand has
+  const size = Math.abs(v);
+  const c = splitter * v;
+  return size >= smallestNormal && size <= largest && c - (c - v) === v;
 }

@@ -1,8 +1,8 @@
 /** The balanced assignment, where an implementation does not say so but its y does. */
 import type { Floats } from '../../types.js';
 import { type Approximate, isBound } from '../bounds/approximate.js';
-import type { ForwardApprox } from '../bounds/forward-approx.js';
-import { floorOf, type Rounding, storing } from '../bounds/rounding.js';
+import { errorOfSum, errorOfWeight, type ForwardApprox } from '../bounds/forward-approx.js';
+import type { Rounding } from '../bounds/rounding.js';
 
 /**
  * The one expert of each token with rows whose weighted row is the token's y, within the bounds; undefined where a token has
@@ -20,7 +20,6 @@ export function assignmentInY(
   const { cols } = out.value;
   const flags = new Uint8Array(numTokens * numExperts);
   const found = new Int32Array(numTokens);
-  const relative = rounding.sum(1) * Math.max(1, rounding.store.unitRoundoff / rounding.u);
   for (let e = 0; e < numExperts; e++) {
     for (let i = plan.expertOffsets[e]; i < plan.expertOffsets[e + 1]; i++) {
       const t = plan.tokenIndex[i];
@@ -33,12 +32,12 @@ export function assignmentInY(
   return isOne ? flags : undefined;
 
   function isRow(i: number, t: number, pair: number): boolean {
-    const [w, dw] = [weights.value.data[pair], weights.error[pair]];
+    const [w, dw] = [weights.value.data[pair], errorOfWeight(weights, pair, rounding)];
     for (let c = 0; c < cols; c++) {
       const [o, dO] = [out.value.data[i * cols + c], out.error[i * cols + c]];
       const size = (Math.abs(w) + dw) * (Math.abs(o) + dO);
       const carried = Math.abs(w) * dO + dw * (Math.abs(o) + dO);
-      const error = carried + relative * size + floorOf(rounding.compute) + storing(rounding.store, size);
+      const error = carried + errorOfSum(1, size, rounding);
       if (isBound(error) && !(Math.abs(y[t * cols + c] - w * o) <= error)) return false;
     }
     return true;

@@ -1,7 +1,8 @@
 /** Whether some weights of the right experts give a token's y. */
+import { zeros } from '../../matrix.js';
 import type { Matrix } from '../../types.js';
 import { exactly } from '../bounds/approximate.js';
-import { combineApprox, type ForwardApprox } from '../bounds/forward-approx.js';
+import { combineTokenApprox, type ForwardApprox, rowsOfTokens, type TokenRow } from '../bounds/forward-approx.js';
 import { IN } from './choices.js';
 import type { Judge } from './judge.js';
 
@@ -19,29 +20,24 @@ export function fitWeights(
   { experts: rounding }: Judge,
 ): { token: number; fits: boolean; experts: number[]; weights: number[] } | undefined {
   const { plan, out } = forward;
-  const { numExperts } = plan.selection;
+  const { numTokens, numExperts } = plan.selection;
   const cols = y.cols;
-  const [experts, rows]: [number[], number[]] = [[], []];
-  for (let e = 0; e < numExperts; e++) {
-    for (let i = plan.expertOffsets[e]; i < plan.expertOffsets[e + 1]; i++) {
-      if (plan.tokenIndex[i] !== token || kept[token * numExperts + e] !== IN) continue;
-      experts.push(e);
-      rows.push(i);
-    }
-  }
+  const rows = rowsOfTokens(plan)[token].filter(({ pair }) => kept[pair] === IN);
   if (rows.length >= cols) return undefined;
-  const column = (i: number) => Array.from(out.value.data.subarray(i * cols, (i + 1) * cols));
-  const weights = leastSquares(rows.map(column), Array.from(y.data.subarray(token * cols, (token + 1) * cols)));
-  const fitted = { rows: plan.selection.numTokens, cols: numExperts, data: new Float64Array(kept.length) };
-  experts.forEach((e, k) => {
-    fitted.data[token * numExperts + e] = weights[k];
+  const column = ({ index }: TokenRow) => Array.from(out.value.data.subarray(index * cols, (index + 1) * cols));
+  const own = y.data.subarray(token * cols, (token + 1) * cols);
+  const weights = leastSquares(rows.map(column), Array.from(own));
+  const fitted = zeros(numTokens, numExperts);
+  rows.forEach(({ pair }, k) => {
+    fitted.data[pair] = weights[k];
   });
-  const { value, error } = combineApprox(out, exactly(fitted), plan, kept, rounding, token);
+  const { value, error } = combineTokenApprox(out, exactly(fitted), rows, kept, rounding);
   let [distance, allowed] = [0, 0];
-  for (let at = token * cols; at < (token + 1) * cols; at++) {
-    distance += (y.data[at] - value.data[at]) ** 2;
-    allowed += error[at] ** 2;
+  for (let c = 0; c < cols; c++) {
+    distance += (own[c] - value.data[c]) ** 2;
+    allowed += error[c] ** 2;
   }
+  const experts = rows.map(({ pair }) => pair % numExperts);
   return { token, fits: distance <= allowed, experts, weights };
 }
 

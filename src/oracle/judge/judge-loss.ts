@@ -16,7 +16,7 @@ export function judgeLoss(judge: Judge, { compared }: JudgedRouting): StageVerdi
   const { config, inputs, gradY } = call;
   const own = usable(judge, 'load_balancing_loss');
   const { approximate: balancing, numOpen } = routers[config.router].balanced
-    ? loadBalancingApprox(compared.probs, inputs.tokenMask, router, own?.data[0])
+    ? loadBalancingApprox(compared.probs, inputs.tokenMask, router, own ? own.data[0] : balancingInLoss(judge))
     : { approximate: exactly(scalar(0)), numOpen: 0 };
   const nowhere = () => ({});
   const judged = judgeFloats(judge, 'loss', 'load_balancing_loss', () => balancing, arithmetic.router, nowhere);
@@ -27,6 +27,14 @@ export function judgeLoss(judge: Judge, { compared }: JudgedRouting): StageVerdi
   const added = own ? exactly(asMatrix(own)) : balancing;
   const training = () => trainingApprox(exactly(asMatrix(y)), gradY, added, config.auxLossCoef ?? 0, judge.experts);
   return worseOf(onBalancing, judgeFloats(judge, 'loss', 'loss', training, arithmetic.router, nowhere));
+}
+
+/** What an implementation's training loss adds to its Σ(y ⊙ gradY), over α: which first choices were counted. */
+function balancingInLoss(judge: Judge): number | undefined {
+  const { config, gradY } = judge.call;
+  const [y, loss] = [usable(judge, 'y'), usable(judge, 'loss')];
+  if (!gradY || !y || !loss || !config.auxLossCoef) return undefined;
+  return (loss.data[0] - compensatedDot(asMatrix(y).data, gradY.data)) / config.auxLossCoef;
 }
 
 function scalar(value: number): Matrix {

@@ -2,8 +2,7 @@
 import { row } from '../../matrix.js';
 import { byRank, isReal } from '../../selection/selection.js';
 import type { Matrix } from '../../types.js';
-import { expertsApprox, planOfKept, weightsApprox } from '../bounds/forward-approx.js';
-import { floorOf, storing } from '../bounds/rounding.js';
+import { errorOfSum, errorOfWeight, expertsApprox, planOfKept, weightsApprox } from '../bounds/forward-approx.js';
 import { IN, OUT } from './choices.js';
 import type { Judge } from './judge.js';
 import type { Expected } from './suspicions.js';
@@ -54,7 +53,6 @@ export function otherExperts(
   const plan = planOfKept(all, x.rows, routing, config);
   const { out } = expertsApprox(x, plan, weights, config, rounding);
   const combine = weightsApprox(all, compared, config, router, rounding);
-  const coarser = Math.max(1, rounding.store.unitRoundoff / rounding.u);
   const { cols } = y;
 
   const found = tokens.map(t => {
@@ -83,7 +81,8 @@ export function otherExperts(
     return Array.from({ length: numExperts }, (_, e) => {
       let i = plan.expertOffsets[e];
       while (plan.tokenIndex[i] !== t) i++;
-      const [w, dw] = [combine.value.data[t * numExperts + e], combine.error[t * numExperts + e]];
+      const pair = t * numExperts + e;
+      const [w, dw] = [combine.value.data[pair], errorOfWeight(combine, pair, rounding)];
       const [value, error, size] = [new Float64Array(cols), new Float64Array(cols), new Float64Array(cols)];
       for (let c = 0; c < cols; c++) {
         const [o, dO] = [out.value.data[i * cols + c], out.error[i * cols + c]];
@@ -106,8 +105,7 @@ export function otherExperts(
         size += terms[e].size[c];
       }
       for (const { size: own } of terms) largest = Math.max(largest, own[c]);
-      const n = experts.length;
-      error += rounding.sum(n) * coarser * size + n * floorOf(rounding.compute) + storing(rounding.store, size);
+      error += errorOfSum(experts.length, size, rounding);
       if (!(Math.abs(y.data[t * cols + c] - value) <= error)) return undefined;
       if (error < largest / 2) bits += Math.log2(largest / (2 * Math.max(error, largest * 2 ** -53)));
     }

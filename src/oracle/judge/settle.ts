@@ -2,7 +2,7 @@
 import { numColumns } from '../../selection/routers.js';
 import type { Floats } from '../../types.js';
 import { type Approximate, admits } from '../bounds/approximate.js';
-import { combineApprox, type ForwardApprox } from '../bounds/forward-approx.js';
+import { combineTokenApprox, type ForwardApprox, rowsOfTokens } from '../bounds/forward-approx.js';
 import { EITHER, IN, OUT } from './choices.js';
 import { type Judge, usable } from './judge.js';
 
@@ -46,6 +46,7 @@ export function settle(
     if (status !== EITHER) return status;
     return isTold(i) ? (told!.data[i] !== 0 ? IN : OUT) : expected[i];
   });
+  const rows = rowsOfTokens(forward.plan);
   const open = new Set<number>();
   let impossible: number | undefined;
   let isUnsure = false;
@@ -62,7 +63,7 @@ export function settle(
       continue;
     }
     const choices = choicesOf(undecided.length);
-    let isExplained = y !== undefined && explains(t, kept);
+    let isExplained = y !== undefined && mayBe(t, kept) && explains(t, kept);
     if (!y || (!choices && !isExplained)) open.add(t);
     if (!choices) isUnsure = true;
     if (!y || !choices || (isExplained && !isAskedFor)) continue;
@@ -81,14 +82,14 @@ export function settle(
 
   /** Which of n undecided pairs may be kept together; undefined where there are too many to be tried. */
   function choicesOf(n: number): number[][] | undefined {
-    if (isOneEach) return Array.from({ length: n }, (_, bit) => [bit]);
+    if (isOneEach) return [[], ...Array.from({ length: n }, (_, bit) => [bit])]; // none, where the weights tell the one
     return n > MOST_UNDECIDED ? undefined : subsets(n);
   }
 
   function explains(token: number, flags: Uint8Array): boolean {
     const cols = judge.call.x.cols;
-    const sum = combineApprox(forward.out, weights, forward.plan, flags, judge.experts, token);
-    for (let at = token * cols; at < (token + 1) * cols; at++) if (!admits(sum, at, y![at])) return false;
+    const sum = combineTokenApprox(forward.out, weights, rows[token], flags, judge.experts);
+    for (let c = 0; c < cols; c++) if (!admits(sum, c, y![token * cols + c])) return false;
     return true;
   }
 
