@@ -342,6 +342,9 @@ test('D11 a capacity that float32 rounding explains is admissible, any other is 
   assertConforms(conform(run(call(1)), near, f32));
   assert.equal(verdictOn(conform(run(call(1)), near, f32), 'dispatch').verdict, 'admissible');
   assertConforms(conform(run(near), near, f32));
+  const ten = level(2, 10).map(() => [5, 0]);
+  const [fifth, single] = [0.2, Math.fround(0.2)].map(capacityFactor => callOf(ten, { ...config, capacityFactor }));
+  assert.equal(verdictOn(conform(run(single), fifth, f32), 'dispatch').verdict, 'admissible'); // 2 for 1.00000001, not 1
   assertBlamed(conform(run(near), call(1), f32), 'dispatch', /keeps 5 of 8 tokens, expected 4.*capacity one too large/);
   assertBlamed(conform(run(callOf(logits, config)), call(1), f32), 'dispatch', /as if: no capacity/);
 });

@@ -97,21 +97,20 @@ export function levelsOf(chosen: Uint8Array, numTokens: number, numExperts: numb
 
 /**
  * The capacities that an expert may have: the reference's first, then those that γ·T/E gives in another order of its
- * two operations (the authors' code takes (T/E)·γ), or in float32. `undefined` where nothing is dropped.
+ * two operations (the authors' code takes (T/E)·γ), or with γ or all of it in float32. `undefined` where nothing is dropped.
  */
 export function capacitiesOf(numTokens: number, inputs: RoutingInputs, config: Config): number[] | undefined {
   const { capacityFactor, minCapacity = 4, numExperts } = config;
   if (routers[config.router].dropOrder === 'none' || capacityFactor === null) return undefined;
   const numReal = numRealTokens(numTokens, inputs.tokenMask);
   const single = Math.fround(capacityFactor);
-  const shares = [
-    (capacityFactor * numReal) / numExperts,
-    (numReal / numExperts) * capacityFactor,
-    (capacityFactor / numExperts) * numReal,
-    Math.fround(Math.fround(single * numReal) / numExperts),
-    Math.fround(Math.fround(numReal / numExperts) * single),
-    Math.fround(Math.fround(single / numExperts) * numReal),
+  const exact = (v: number) => v;
+  const sharesOf = (factor: number, round: (v: number) => number) => [
+    round(round(factor * numReal) / numExperts),
+    round(round(numReal / numExperts) * factor),
+    round(round(factor / numExperts) * numReal),
   ];
+  const shares = [...sharesOf(capacityFactor, exact), ...sharesOf(single, exact), ...sharesOf(single, Math.fround)];
   return [...new Set(shares.map(share => Math.min(numReal, Math.max(Math.ceil(share), minCapacity))))];
 }
 
