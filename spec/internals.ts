@@ -31,9 +31,14 @@ export const { activationApprox, softmaxApprox } = await inside<typeof import('.
   'functions',
   bounds,
 );
-export const { combineApprox, planOfKept, weightsApprox } = await inside<
-  typeof import('../src/oracle/bounds/forward-approx.js')
->('forward-approx', bounds);
+export const { combineApprox, weightsApprox } = await inside<typeof import('../src/oracle/bounds/combine-approx.js')>(
+  'combine-approx',
+  bounds,
+);
+export const { planOfKept } = await inside<typeof import('../src/oracle/bounds/forward-approx.js')>(
+  'forward-approx',
+  bounds,
+);
 export const { expertRounding, routerRounding } = await inside<typeof import('../src/oracle/bounds/rounding.js')>(
   'rounding',
   bounds,

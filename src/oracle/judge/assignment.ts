@@ -1,7 +1,8 @@
 /** The balanced assignment, where an implementation does not say so but its y does. */
 import type { Floats } from '../../types.js';
 import { type Approximate, isBound } from '../bounds/approximate.js';
-import { errorOfSum, errorOfWeight, type ForwardApprox } from '../bounds/forward-approx.js';
+import { errorOfSum, errorOfWeight } from '../bounds/combine-approx.js';
+import type { ForwardApprox } from '../bounds/forward-approx.js';
 import type { Rounding } from '../bounds/rounding.js';
 
 /**

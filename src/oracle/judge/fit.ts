@@ -2,7 +2,8 @@
 import { zeros } from '../../matrix.js';
 import type { Matrix } from '../../types.js';
 import { exactly } from '../bounds/approximate.js';
-import { combineTokenApprox, type ForwardApprox, rowsOfTokens, type TokenRow } from '../bounds/forward-approx.js';
+import { combineTokenApprox, rowsOfTokens, type TokenRow } from '../bounds/combine-approx.js';
+import type { ForwardApprox } from '../bounds/forward-approx.js';
 import { IN } from './choices.js';
 import type { Judge } from './judge.js';
 

@@ -3,13 +3,8 @@ import { numColumns } from '../../selection/routers.js';
 import { isReal, numRealTokens } from '../../selection/selection.js';
 import type { DispatchPlan, Routing } from '../../types.js';
 import { type Approximate, exactly } from '../bounds/approximate.js';
-import {
-  combineApprox,
-  expertsApprox,
-  type ForwardApprox,
-  planOfKept,
-  weightsApprox,
-} from '../bounds/forward-approx.js';
+import { combineApprox, weightsApprox } from '../bounds/combine-approx.js';
+import { expertsApprox, type ForwardApprox, planOfKept } from '../bounds/forward-approx.js';
 import type { LayerCall, StageVerdicts } from '../types.js';
 import { assignmentInY } from './assignment.js';
 import { type Compared, IN, OUT } from './choices.js';

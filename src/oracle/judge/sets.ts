@@ -2,7 +2,8 @@
 import { row } from '../../matrix.js';
 import { byRank, isReal } from '../../selection/selection.js';
 import type { Matrix } from '../../types.js';
-import { errorOfSum, errorOfWeight, expertsApprox, planOfKept, weightsApprox } from '../bounds/forward-approx.js';
+import { errorOfSum, errorOfWeight, weightsApprox } from '../bounds/combine-approx.js';
+import { expertsApprox, planOfKept } from '../bounds/forward-approx.js';
 import { IN, OUT } from './choices.js';
 import type { Judge } from './judge.js';
 import type { Expected } from './suspicions.js';

@@ -2,7 +2,8 @@
 import { numColumns } from '../../selection/routers.js';
 import type { Floats } from '../../types.js';
 import { type Approximate, admits } from '../bounds/approximate.js';
-import { combineTokenApprox, type ForwardApprox, rowsOfTokens } from '../bounds/forward-approx.js';
+import { combineTokenApprox, rowsOfTokens } from '../bounds/combine-approx.js';
+import type { ForwardApprox } from '../bounds/forward-approx.js';
 import { EITHER, IN, OUT } from './choices.js';
 import { type Judge, usable } from './judge.js';
 

@@ -7,13 +7,8 @@ import { selectExceed, type selectThreshold, selectWithin } from '../../selectio
 import type { ActivationName, Matrix, Weights } from '../../types.js';
 import type { Approximate } from '../bounds/approximate.js';
 import { arithmeticNamed, formats } from '../bounds/arithmetic.js';
-import {
-  combineApprox,
-  expertsApprox,
-  type ForwardApprox,
-  planOfKept,
-  weightsApprox,
-} from '../bounds/forward-approx.js';
+import { combineApprox, weightsApprox } from '../bounds/combine-approx.js';
+import { expertsApprox, type ForwardApprox, planOfKept } from '../bounds/forward-approx.js';
 import { expertRounding, holds } from '../bounds/rounding.js';
 import type { LayerCall } from '../types.js';
 import { type Compared, IN, OUT } from './choices.js';
