@@ -189,3 +189,29 @@ test('a backend without backward, and a case without grad.y, have no gradients',
   assert.ok(gradY);
   assert.throws(() => runCase(reference, rest, true), /"grad.y" expected the cotangent/);
 });
+
+test('which of equal experts the loss counts as the first is open, and another loss is not', () => {
+  // the first token is level between the experts; the second prefers expert 1, so mean p is [0.3, 0.7]
+  const z = Math.log(9);
+  const layerCase: LayerCase = {
+    name: 'level',
+    config: { router: 'dense', numExperts: 2, capacityFactor: null, activation: 'relu' },
+    x: { rows: 2, cols: 1, data: Float64Array.of(0, z) },
+    weights: {
+      router: { rows: 2, cols: 1, data: Float64Array.of(0, 1) },
+      up: [1, 2].map(v => ({ rows: 1, cols: 1, data: Float64Array.of(v) })),
+      down: [1, 2].map(v => ({ rows: 1, cols: 1, data: Float64Array.of(v) })),
+    },
+    inputs: {},
+    recorded: new Map(),
+    dropOrderOpen: false,
+  };
+  const lossReport = (loss: number) => {
+    const recorded = new Map([['load_balancing_loss', { shape: [1], data: Float64Array.of(loss) }]]);
+    return runCase(reference, { ...layerCase, recorded }).reports[0];
+  };
+  const [lower, higher] = [2 * (0.3 / 2 + 0.7 / 2), 2 * 0.7]; // expert 0 first, expert 1 first
+  assert.equal(lossReport(lower).verdict, 'agree');
+  assert.equal(lossReport(higher).verdict, 'admissible');
+  assert.equal(lossReport(higher + 0.01).verdict, 'disagree');
+});
