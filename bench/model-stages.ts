@@ -22,7 +22,7 @@ const CHOSEN_EXPERTS = 'XMoE layers, recorded as a whole';
 const EVERY_EXPERT = 'XMoE layers with every expert';
 const RATIO = 'XMoE layers, time over FLOPs against every expert';
 
-const TURNS = { unmeasured: 10, measured: 30 };
+const TURNS = { unmeasured: 60, measured: 30 };
 /** Bytes before those of a decode, and these. */
 const [BEFORE, NUM_STEPS] = [128, 64];
 const PROMPT = 256;
