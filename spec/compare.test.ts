@@ -206,12 +206,18 @@ test('which of equal experts the loss counts as the first is open, and another l
     recorded: new Map(),
     dropOrderOpen: false,
   };
-  const lossReport = (loss: number) => {
+  const lossReport = (loss: number, backend: Backend = reference, x = layerCase.x) => {
     const recorded = new Map([['load_balancing_loss', { shape: [1], data: Float64Array.of(loss) }]]);
-    return runCase(reference, { ...layerCase, recorded }).reports[0];
+    return runCase(backend, { ...layerCase, x, recorded }).reports[0];
   };
   const [lower, higher] = [2 * (0.3 / 2 + 0.7 / 2), 2 * 0.7]; // expert 0 first, expert 1 first
   assert.equal(lossReport(lower).verdict, 'agree');
   assert.equal(lossReport(higher).verdict, 'admissible');
   assert.equal(lossReport(higher + 0.01).verdict, 'disagree');
+
+  // where nothing is open, a loss of wrong probabilities is wrong, though it is right for them
+  const flatter = faulty({ route: (x, w) => reference.route(scaled(x, 0.5), w) });
+  const clear = { rows: 2, cols: 1, data: Float64Array.of(z, z) }; // p of expert 1 is 0.9 for both
+  assert.equal(lossReport(1.8, reference, clear).verdict, 'agree');
+  assert.equal(lossReport(1.8, flatter, clear).verdict, 'disagree');
 });

@@ -66,15 +66,8 @@ for (const target of targets) {
     ({ numTokens: n, numExperts, probs, threshold, mask, gap, last }, reach) => {
       const most = n * numExperts;
       const sizes = {
-        ...{
-          probs: most,
-          tokenOffsets: n + 1,
-          expertIndex: most,
-          expertProbs: most,
-          margins: 2 * n,
-          row: numExperts + 4,
-        },
-        ...{ mask: Math.ceil(n / 4) },
+        ...{ probs: most, mask: Math.ceil(n / 4), row: numExperts + 4 },
+        ...{ tokenOffsets: n + 1, expertIndex: most, expertProbs: most, margins: 2 * n },
         ...{ expertOffsets: numExperts + 1, xRows: most, yRows: most, weights: most },
       };
       const at = lay(sizes, gap, last);

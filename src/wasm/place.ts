@@ -65,14 +65,15 @@ export function place(
   config: Config,
 ): Placed {
   checkRouting(routingIn(layer, router, tokens.numTokens));
-  const threshold = layer.packed.numLogits <= MOST_EXPERTS ? thresholdOf(config) : undefined;
+  const threshold = thresholdOf(config, layer.packed.numLogits);
   return threshold === undefined
     ? placeByPlan(layer, router, tokens, inputs, config)
     : placeByKernel(layer, router, tokens, threshold, inputs, config);
 }
 
-/** That of a router whose decisions the kernel knows, where nothing can be dropped: out of reach for every expert. */
-function thresholdOf({ router, threshold, capacityFactor }: Config): number | undefined {
+/** That of a router whose decisions the kernel makes, where nothing can be dropped: out of reach for every expert. */
+function thresholdOf({ router, threshold, capacityFactor }: Config, numLogits: number): number | undefined {
+  if (numLogits > MOST_EXPERTS) return undefined;
   if (router === 'dense') return Number.POSITIVE_INFINITY;
   return router === 'threshold' && capacityFactor === null ? threshold : undefined;
 }

@@ -145,11 +145,11 @@ function compareDecisions(
   return { stage, verdict: 'admissible', error, allowed: error, detail: why };
 }
 
+/** Of a loss that differs: admissible where tokens have several experts that may be first, and both losses count some of them. */
 function ofOpenFirsts(report: OutputReport, verdicts: readonly [Conformance, Conformance]): OutputReport {
-  const areRight = verdicts.every(({ stages }) =>
-    stages.every(({ stage, verdict }) => stage !== 'loss' || verdict !== 'disagree'),
-  );
-  if (!areRight) return report;
+  const [ours, theirs] = verdicts.map(({ stages }) => stages.find(({ stage }) => stage === 'loss')!);
+  const isOpen = ours.numAmbiguous > 0 || theirs.numAmbiguous > 0;
+  if (!isOpen || ours.verdict === 'disagree' || theirs.verdict === 'disagree') return report;
   return {
     ...report,
     verdict: 'admissible',
